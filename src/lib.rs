@@ -122,7 +122,7 @@ pub mod ipvs;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
-#[cfg(any(feature = "forward", feature = "health"))]
+#[cfg(any(feature = "forward", feature = "health", feature = "vrrp"))]
 mod panics;
 #[cfg(any(feature = "health", feature = "vrrp"))]
 mod program_user;

@@ -53,7 +53,10 @@ impl<T> SetEdit<T> {
         let context = Arc::clone(&self.state.context);
         let account = Arc::new(BackendAccount::new(id, serial, limits, context));
         let backend = Arc::new(Backend { account, target });
-        let health = if self.state.initial_health == Health::Down { Health::Down } else { health };
+        let health = match self.state.initial_health.health_of(address) {
+            Health::Down => Health::Down,
+            _ => health,
+        };
         let mut record = BackendRecord {
             backend: Arc::clone(&backend),
             lease_handles: self.state.new_lease_handles(&backend),

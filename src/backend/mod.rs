@@ -80,6 +80,7 @@ pub use self::slow_start::SlowStart;
 pub(crate) use self::snapshot::LeaseHandle;
 pub use self::snapshot::{Backend, Snapshot};
 pub use self::spec::Spec;
+pub(crate) use self::state::InitialHealthRule;
 pub use self::state::{BackendAdminState, BackendState, Health, OutlierState};
 pub use self::status::BackendStatus;
 pub use self::subscription::SetSubscription;

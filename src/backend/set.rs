@@ -11,8 +11,8 @@ use super::set_state::SetState;
 use super::subscription::{SetSubscription, SubscriptionSlot};
 use super::writing_thread::{WritingThread, WritingThreadMark};
 use super::{
-    Backend, BackendAdminState, BackendId, BackendStatus, FailMode, Health, Limits, Quorum,
-    SetEdit, SetError, SlowStart, Snapshot, Spec,
+    Backend, BackendAdminState, BackendId, BackendStatus, FailMode, Health, InitialHealthRule,
+    Limits, Quorum, SetEdit, SetError, SlowStart, Snapshot, Spec,
 };
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -121,7 +121,12 @@ impl<T> BackendSet<T> {
     ///
     /// A health monitor sets it while it watches the set, by `TimedCheck::init`.
     pub fn set_initial_health(&self, health: Health) {
-        self.lock_writer().state.initial_health = health;
+        self.set_initial_health_rule(health.into());
+    }
+
+    /// Sets the health of backends that are inserted from now on, by their addresses.
+    pub(crate) fn set_initial_health_rule(&self, rule: InitialHealthRule) {
+        self.lock_writer().state.initial_health = Arc::new(rule);
     }
 
     /// Sets the healthy weight that the set needs to serve, and publishes the result.

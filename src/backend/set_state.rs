@@ -10,7 +10,8 @@ use super::load::MAX_CONNECTION_LIMIT;
 use super::load_versions::load_group_size;
 use super::{
     AgentOverride, Backend, BackendAdminState, BackendState, BackendStatus, FailMode, Health,
-    LeaseHandle, Limits, Member, Members, OutlierState, Quorum, SlowStart, Snapshot,
+    InitialHealthRule, LeaseHandle, Limits, Member, Members, OutlierState, Quorum, SlowStart,
+    Snapshot,
 };
 
 /// The progress of a backend's slow start.
@@ -133,7 +134,7 @@ pub(super) struct SetState<T> {
     pub(super) fail_mode: FailMode,
     pub(super) quorum: Option<Quorum>,
     /// The health of backends that are inserted, unless they are inserted as down.
-    pub(super) initial_health: Health,
+    pub(super) initial_health: Arc<InitialHealthRule>,
     /// Whether the quorum was met at the last publication.
     has_quorum: bool,
     has_ticked: bool,
@@ -143,7 +144,12 @@ pub(super) struct SetState<T> {
 
 impl<T> Clone for SetState<T> {
     fn clone(&self) -> Self {
-        Self { context: Arc::clone(&self.context), records: self.records.clone(), ..*self }
+        Self {
+            context: Arc::clone(&self.context),
+            records: self.records.clone(),
+            initial_health: Arc::clone(&self.initial_health),
+            ..*self
+        }
     }
 }
 
@@ -155,7 +161,7 @@ impl<T> SetState<T> {
             slow_start: None,
             fail_mode: FailMode::Closed,
             quorum: None,
-            initial_health: Health::Up,
+            initial_health: Arc::default(),
             has_quorum: true,
             has_ticked: false,
             next_serial: 0,

@@ -1,6 +1,8 @@
 //! The states of a backend: what the operator, checks and outlier detection set, and what follows.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 /// The operator's state of a backend. Health checks never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -32,6 +34,28 @@ pub enum Health {
     Up,
     /// The backend does not answer.
     Down,
+}
+
+/// The health of backends until a check has a result.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InitialHealthRule {
+    pub(crate) default: Health,
+    /// The health of backends at these addresses, in place of the default.
+    pub(crate) by_address: BTreeMap<SocketAddr, Health>,
+}
+
+impl InitialHealthRule {
+    /// Returns the health of a backend at this address, or without one.
+    pub(super) fn health_of(&self, address: Option<SocketAddr>) -> Health {
+        let own = address.and_then(|address| self.by_address.get(&address));
+        own.copied().unwrap_or(self.default)
+    }
+}
+
+impl From<Health> for InitialHealthRule {
+    fn from(default: Health) -> Self {
+        Self { default, by_address: BTreeMap::new() }
+    }
 }
 
 /// The outlier state of a backend, which its own traffic decides. Operators and checks never change it.

@@ -31,7 +31,7 @@ pub(super) enum ControlCommand {
         reply: oneshot::Sender<ListeningSockets>,
         outcome: oneshot::Receiver<SuccessorServes>,
     },
-    /// Starts the election again, if its thread has ended by itself.
+    /// Starts the election again, if its thread has ended by itself or it could not be started.
     RestartElection,
     /// Ends the director. The connections that are left are cut after `timeout`, or when the receiver
     /// of the reply is dropped.
@@ -92,10 +92,17 @@ impl ControlSender {
 }
 
 impl WeakControlSender {
-    /// Asks for another start of the election. Blocks while commands wait; for a thread.
-    pub(super) fn restart_election(&self) {
+    /// Asks for another start of the election; waits while other commands wait.
+    pub(super) async fn restart_election(&self) {
         if let Some(sender) = self.0.upgrade() {
             // An error means that the director has ended.
+            let _ = sender.send(ControlCommand::RestartElection).await;
+        }
+    }
+
+    /// As [`restart_election`](Self::restart_election), for a thread without a runtime.
+    pub(super) fn restart_election_blocking(&self) {
+        if let Some(sender) = self.0.upgrade() {
             let _ = sender.blocking_send(ControlCommand::RestartElection);
         }
     }

@@ -26,6 +26,9 @@ use super::sync::SyncStatusSlot;
 use crate::forward::DrainReport;
 use crate::panics::catch_panic;
 
+/// The name of the reloads among the tasks.
+const RELOAD_TASK: &str = "reload";
+
 /// Runs the commands of a director. It ends after `Stop`, or when the last sender is dropped.
 pub(super) struct Controller {
     commands: ControlReceiver,
@@ -65,6 +68,7 @@ impl Controller {
         control: WeakControlSender,
     ) -> (Self, DirectorView) {
         let (registry, supervisor) = (ServiceRegistry::new(), TaskSupervisor::default());
+        supervisor.register(RELOAD_TASK);
         let (role, role_watch) = RoleSender::new();
         let (sync_status, reload_status) = (SyncStatusSlot::default(), ReloadStatusSlot::default());
         let history = HistoryReader::default();
@@ -118,6 +122,7 @@ impl Controller {
                 admin: None,
                 admin_address,
                 vrrp: None,
+                vrrp_retry: None,
                 role,
                 sync: None,
                 sync_status,
@@ -144,7 +149,7 @@ impl Controller {
                     let result = catch_panic(reload).await;
                     let result = result.unwrap_or_else(|message| {
                         // The parts that run are whole: they go on, and the next reload tries again.
-                        self.parts.supervisor.record_panic("reload", &message);
+                        self.parts.supervisor.record_panic(RELOAD_TASK, &message);
                         Err(DirectorError::Panic { message })
                     });
                     self.parts.publish_reload(&result);
@@ -152,7 +157,10 @@ impl Controller {
                     let _ = reply.send(result);
                 }
                 ControllerStep::Run(ControlCommand::RestartElection) => {
-                    self.parts.restart_failed_vrrp().await;
+                    // Not beside a successor, which has the election.
+                    if self.successor.is_none() {
+                        self.parts.restart_failed_vrrp().await;
+                    }
                 }
                 ControllerStep::Run(ControlCommand::HandOver { reply, outcome }) => {
                     self.parts.stop_vrrp().await;

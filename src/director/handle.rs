@@ -18,6 +18,7 @@ use super::service::check_service;
 use super::sockets::ListeningSockets;
 use super::status::DirectorStatus;
 use crate::forward::DrainReport;
+use crate::panics::catch_panic;
 use crate::runtime::{require_io, require_time};
 use crate::vrrp::Vrrp;
 
@@ -74,7 +75,13 @@ impl Director {
         }
         let (control, commands) = ControlSender::new();
         let (controller, view) = Controller::new(commands, control.downgrade());
-        tokio::spawn(controller.run());
+        tokio::spawn(async move {
+            if let Err(message) = catch_panic(controller.run()).await {
+                tracing::error!(
+                    "the director's task panicked, and the director has ended: {message}"
+                );
+            }
+        });
         let director = Self { control, view };
         let has_predecessor = predecessor.is_some();
         let summary = director.control.reload(config, sockets, predecessor).await;

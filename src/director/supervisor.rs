@@ -13,7 +13,7 @@ use crate::panics::{catch_panic, panic_message};
 use crate::sync::{Mutex, lock};
 
 /// The pause before a task starts again: a task that panics each time must not use up a core.
-const RESTART_DELAY: Duration = Duration::from_secs(1);
+pub(super) const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Starts tasks again that panic, and counts how often. A clone counts in the same place.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,7 @@ impl TaskSupervisor {
         task: &'static str,
         mut start: impl FnMut() -> F,
     ) {
-        self.add(task, 0);
+        self.register(task);
         while let Err(message) = catch_panic(start()).await {
             self.record_panic(task, &message);
             sleep(RESTART_DELAY).await;
@@ -48,11 +48,16 @@ impl TaskSupervisor {
 
     /// Runs the body of a thread until it returns.
     pub(super) fn run_thread(&self, task: &'static str, mut body: impl FnMut()) {
-        self.add(task, 0);
+        self.register(task);
         while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut body)) {
             self.record_panic(task, &panic_message(&*payload));
             std::thread::sleep(RESTART_DELAY);
         }
+    }
+
+    /// Makes the metrics show a task before its first panic, which they count as an increase.
+    pub(super) fn register(&self, task: &'static str) {
+        self.add(task, 0);
     }
 
     /// Logs and counts a panic of a task that starts again, or has no state to lose.

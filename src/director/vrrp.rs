@@ -18,12 +18,15 @@ use super::events::DirectorEvent;
 use super::registry::ServiceRegistry;
 use super::role::{DirectorRole, RoleSender};
 use super::service::VirtualService;
-use super::supervisor::TaskSupervisor;
+use super::supervisor::{RESTART_DELAY, TaskSupervisor};
 use super::sync::SyncStatusSlot;
 use crate::backend::{BackendSet, BackendState, Spec};
 use crate::health::{Monitor, WatchHandle};
 use crate::sync::{Mutex, lock};
-use crate::vrrp::{TrackEffect, VirtualRouterConfig, Vrrp, VrrpEvents, VrrpState};
+use crate::vrrp::{NotifyCommands, TrackEffect, VirtualRouterConfig, Vrrp, VrrpEvents, VrrpState};
+
+/// The name of the election's thread among the tasks.
+pub(super) const ELECTION_TASK: &str = "election";
 
 /// How often tracked services and links are read.
 const TRACK_INTERVAL: Duration = Duration::from_millis(100);
@@ -110,11 +113,14 @@ impl VrrpDriver {
         let routers = virtual_routers(configs)?;
         let service_weight = configs.iter().find_map(|config| config.service_weight);
         let resources = start_trackers(configs, &[], registry.monitor())?;
-        let notify = configs.iter().filter_map(VrrpConfig::build_notify);
+        supervisor.register(ELECTION_TASK);
+        let notify = build_notify(configs, supervisor);
         let vrrp = Arc::new(Vrrp::start_with_notify(routers, notify)?);
         vrrp.hold_preemption(true);
-        let readiness = conditions.wait(registry.clone(), Arc::clone(&vrrp));
-        let readiness = AbortOnDropHandle::new(tokio::spawn(readiness));
+        let (services, held) = (registry.clone(), Arc::clone(&vrrp));
+        let readiness = supervisor.spawn("election readiness", move || {
+            conditions.clone().wait(services.clone(), Arc::clone(&held))
+        });
         let mut events = vrrp.events();
         role.set_vrrp(&vrrp);
         let (election, sender) = (Arc::downgrade(&vrrp), role.clone());
@@ -128,7 +134,9 @@ impl VrrpDriver {
             if !ended.is_stopping.load(Ordering::Acquire) {
                 sender.set_by_vrrp(&election, DirectorRole::Standby);
                 ended.has_failed.store(true, Ordering::Release);
-                control.restart_election();
+                // A thread that ends each time must not use up a core.
+                thread::sleep(RESTART_DELAY);
+                control.restart_election_blocking();
             }
         });
         let trackers = ElectionTrackers {
@@ -166,7 +174,7 @@ impl VrrpDriver {
     ) -> Result<bool, DirectorError> {
         let routers = virtual_routers(configs)?;
         let resources = start_trackers(configs, &self.resources, registry.monitor())?;
-        let notify = configs.iter().filter_map(VrrpConfig::build_notify);
+        let notify = build_notify(configs, &self.supervisor);
         if !self.vrrp.reconfigure(routers, notify)? {
             return Ok(false);
         }
@@ -209,6 +217,20 @@ impl Drop for VrrpDriver {
 /// Returns the name of the tracked item of a service.
 fn service_track(service: &VirtualService) -> String {
     format!("{SERVICE_TRACK_PREFIX}{}", service.name)
+}
+
+/// Returns the notify commands of all tables. A panic of their threads is counted.
+fn build_notify(
+    configs: &[VrrpConfig],
+    supervisor: &TaskSupervisor,
+) -> impl Iterator<Item = NotifyCommands> {
+    const TASK: &str = "election notify";
+    supervisor.register(TASK);
+    let commands = configs.iter().filter_map(VrrpConfig::build_notify);
+    commands.map(|commands| {
+        let supervisor = supervisor.clone();
+        commands.on_panic(move |message| supervisor.record_panic(TASK, message))
+    })
 }
 
 fn virtual_routers(configs: &[VrrpConfig]) -> Result<Vec<VirtualRouterConfig>, DirectorError> {
@@ -400,3 +422,6 @@ impl Drop for PriorityTracker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

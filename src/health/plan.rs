@@ -12,7 +12,7 @@ use super::Check;
 use super::check::AnyCheck;
 use super::outlier::policy::EjectionPolicy;
 use super::proxy_header::CheckProxyHeader;
-use crate::backend::{BackendId, BackendSet, Health};
+use crate::backend::{BackendId, BackendSet, Health, InitialHealthRule};
 
 /// A check and its timing.
 ///
@@ -377,10 +377,16 @@ impl HealthPlan {
         self
     }
 
-    /// Returns the health of a backend that no check has a result of: down if one check says so.
-    pub(crate) fn initial_health(&self) -> Health {
+    /// Returns the health of backends that no check has a result of: down if one of a backend's checks
+    /// says so.
+    pub(crate) fn initial_health_rule(&self) -> InitialHealthRule {
         let is_down = |check: &TimedCheck| check.timing.init.health() == Health::Down;
-        if self.checks.iter().any(is_down) { Health::Down } else { Health::Up }
+        let health_by = |checks: &[TimedCheck]| match checks.iter().any(is_down) {
+            true => Health::Down,
+            false => Health::Up,
+        };
+        let own = self.own_checks.iter().map(|(address, checks)| (*address, health_by(checks)));
+        InitialHealthRule { default: health_by(&self.checks), by_address: own.collect() }
     }
 
     pub(crate) fn validate(&self) -> Result<(), HealthPlanError> {

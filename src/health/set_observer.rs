@@ -55,7 +55,7 @@ impl<T: Send + Sync + 'static> ObservedBackendSet<T> {
             }))
         });
         let Ok(observer) = observer;
-        set.set_initial_health(observer.plan.initial_health());
+        set.set_initial_health_rule(observer.plan.initial_health_rule());
         Self { set: set.clone(), observer }
     }
 }

@@ -158,6 +158,48 @@ async fn redis() {
     assert_fails(run(&check, huge.address, LONG).await, CheckFailureKind::TooLong, "16384");
 }
 
+/// The ends of lines are those that HAProxy's checks of these names accept.
+#[tokio::test]
+async fn lines_end_as_haproxy_requires() {
+    let redis = async |answer: &str| {
+        let server = Script::new().receives("PING\r\n").sends(answer).stalls().await;
+        run(&RedisCheck::new(), server.address, LONG).await
+    };
+    let words = r#"the answer to PING ends without CR LF: "+PONG""#;
+    assert_fails(redis("+PONG\n").await, CheckFailureKind::Protocol, words);
+    assert_eq!(redis("+PONG\r\n").await, Ok(CheckReport::up()));
+    let login = RedisCheck::new().password("secret").master();
+    for (answers, command) in [
+        (["+OK\n", "+PONG\r\n", "$11\r\nrole:master\r\n"], "AUTH"),
+        (["+OK\r\n", "+PONG\r\n", "$11\nrole:master\r\n"], "INFO"),
+    ] {
+        let [auth, pong, info] = answers;
+        let script = Script::new().receives("secret\r\n").sends(auth).receives("PING\r\n");
+        let server = script.sends(pong).receives("replication\r\n").sends(info).stalls().await;
+        let words = format!("the answer to {command} ends without CR LF");
+        let answer = run(&login, server.address, LONG).await;
+        assert_fails(answer, CheckFailureKind::Protocol, &words);
+    }
+
+    let check = SmtpCheck::new().helo_name("test").expect("a name");
+    let smtp = async |banner: &str, answer: &str| {
+        let script = Script::new().sends(banner).receives("EHLO test\r\n").sends(answer);
+        run(&check, script.stalls().await.address, LONG).await
+    };
+    assert_eq!(smtp("220 mx\n", "250 mx\n").await, Ok(CheckReport::up()));
+    assert_eq!(smtp("220\r\n", "250-SIZE\r\n250 mx\n").await, Ok(CheckReport::up()));
+    let protocol = CheckFailureKind::Protocol;
+    assert_fails(smtp("220\n", "").await, protocol, "waiting for the banner: not an SMTP reply");
+    let words = r#"answer to EHLO: not an SMTP reply: "250-SIZE""#;
+    assert_fails(smtp("220 mx\n", "250-SIZE\n250 mx\n").await, protocol, words);
+
+    for line in ["up\n", "up\r\n", "up\r", "up\rdown\n"] {
+        let server = Script::new().sends(line).stalls().await;
+        let answer = run(&AgentCheck::new().required(), server.address, LONG).await;
+        assert_eq!(answer, Ok(CheckReport::up()), "{line:?}");
+    }
+}
+
 #[tokio::test]
 async fn postgres() {
     let check = PostgresCheck::new();

@@ -292,3 +292,46 @@ async fn a_service_listens_on_an_address_that_is_not_there_yet() {
     assert!(listens(&director).to_string().starts_with("192.0.2.77:"));
     director.stop(Duration::ZERO).await;
 }
+
+/// The health before the first result is that of the server's own checks, at the start, and when a reload
+/// adds the server together with another `init` of the service.
+#[tokio::test]
+async fn a_server_with_checks_of_its_own_starts_with_their_initial_health() {
+    // Nothing accepts, so that no check has a result within the test.
+    let listeners = [(); 4].map(|()| std::net::TcpListener::bind(ANY).expect("loopback"));
+    let addresses = listeners.each_ref().map(|it| it.local_addr().expect("bound").to_string());
+    let check = |init: &str| {
+        let key = "health = { type = \"tcp\", expect = \"x\", interval = \"1h\", timeout = \"1h\"";
+        format!("{key}, init = \"{init}\" }}\n")
+    };
+    let service = |init: &str, servers: &[(usize, Option<&str>)]| {
+        let servers = servers.iter().map(|(n, own)| {
+            let own = own.map(check).unwrap_or_default();
+            format!("[[service.server]]\naddress = \"{}\"\n{own}", addresses[*n])
+        });
+        config(ANY, &[]) + &check(init) + &servers.collect::<String>()
+    };
+    let states = |director: &Director| {
+        let servers = director.status().services.remove(0).servers;
+        addresses.each_ref().map(|address| {
+            servers.iter().find(|server| server.address == *address).map(|server| server.state)
+        })
+    };
+    let (up, down) = (Some("eligible"), Some("down"));
+
+    let director = start(&service("down", &[(0, None), (1, Some("up")), (2, Some("down"))])).await;
+    assert_eq!(states(&director), [down, up, down, None]);
+    director.stop(Duration::ZERO).await;
+
+    let director = start(&service("up", &[(0, None)])).await;
+    assert_eq!(states(&director), [up, None, None, None]);
+    let mut events = director.events();
+    let next = service("down", &[(0, None), (1, Some("up")), (2, Some("fully-down")), (3, None)]);
+    director.reload(read(&next)).await.expect("sound");
+    assert_eq!(states(&director), [up, up, down, down]);
+    while let Some(event) = events.try_next() {
+        let event = event.expect("few events").to_string();
+        assert!(!event.contains("was eligible"), "a new server was up for a moment: {event}");
+    }
+    director.stop(Duration::ZERO).await;
+}

@@ -2,12 +2,16 @@
 
 use std::sync::mpsc::channel;
 
+use lvs::Flow;
 use lvs::forward::ProxyHeaderOptions;
 use lvs::forward::proxy_protocol::{
     ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, UnixAddress, parse,
 };
 use lvs::forward::sni::ServerNameTable;
-use lvs::scheduler::{Maglev, RoundRobin};
+use lvs::scheduler::{
+    DestinationHash, LocalityLeastConnections, Maglev, ReplicatedLocalityLeastConnections,
+    RoundRobin,
+};
 
 use crate::fixture::*;
 
@@ -302,4 +306,71 @@ async fn the_server_name_is_the_key_of_the_flow() {
     servers.dedup();
     assert!(servers.len() > 3, "twenty names are distributed: {servers:?}");
     end(&handle, running).await;
+}
+
+/// Sends a PROXY header with this destination; returns the connection and the name of the server.
+async fn open_proxied(handle: &TcpHandle, destination: SocketAddr) -> (TcpStream, u8) {
+    let mut bytes = Vec::new();
+    let header = ProxyHeader::proxied(PROXIED_CLIENT, destination);
+    header.encode(ProxyProtocolVersion::V2, &mut bytes).expect("no TLVs");
+    let mut client = open(handle).await;
+    client.write_all(&bytes).await.expect("the stream is open");
+    let [server] = read(&mut client).await;
+    (client, server)
+}
+
+/// Returns servers of these names, which echo, with a weight that no test exceeds.
+async fn echoes(names: std::ops::RangeInclusive<u8>) -> BackendSet<SocketAddr> {
+    let set = BackendSet::new();
+    for name in names {
+        let id = char::from(name).to_string();
+        set.insert(Spec::new(id, echo(name).await).weight(100)).expect("the name is new");
+    }
+    set
+}
+
+#[tokio::test]
+async fn dh_hashes_the_destination_of_the_proxy_header() {
+    let set = echoes(b'a'..=b'h').await;
+    let balancer = Balancer::new(&set, DestinationHash::new()).expect("a table");
+    let forwarder = Forwarder::bind(LOOPBACK, balancer.clone()).expect("a free port");
+    let (handle, running) = start(forwarder.accept_proxy(TEST_TIMEOUT));
+    let mut servers = std::collections::BTreeSet::new();
+    for n in 0..32 {
+        let destination = SocketAddr::from(([203, 0, 113, n], 443));
+        let expected = balancer.pick(&Flow::new().destination(destination)).expect("a server");
+        let (_, server) = open_proxied(&handle, destination).await;
+        assert_eq!(expected.id().as_str().as_bytes(), [server], "{destination}");
+        servers.insert(server);
+    }
+    assert!(servers.len() > 3, "32 destinations are distributed: {servers:?}");
+    end(&handle, running).await;
+}
+
+#[tokio::test]
+async fn lblc_and_lblcr_keep_the_destination_of_the_proxy_header_on_a_server() {
+    let schedulers: [Box<dyn lvs::scheduler::Scheduler>; 2] = [
+        Box::new(LocalityLeastConnections::new()),
+        Box::new(ReplicatedLocalityLeastConnections::new()),
+    ];
+    for scheduler in schedulers {
+        let set = echoes(b'a'..=b'b').await;
+        let balancer = Balancer::new(&set, scheduler).expect("any set");
+        let forwarder = Forwarder::bind(LOOPBACK, balancer).expect("a free port");
+        let (handle, running) = start(forwarder.accept_proxy(TEST_TIMEOUT));
+        let [first, second] = [1, 2].map(|n| SocketAddr::from(([203, 0, 113, n], 443)));
+        let mut held = Vec::new();
+        let mut servers = Vec::new();
+        // The second destination goes to the server with fewer connections, and stays there.
+        for destination in [first, second, second, second, first, second] {
+            let (client, server) = open_proxied(&handle, destination).await;
+            held.push(client);
+            servers.push(server);
+        }
+        assert_ne!(servers[0], servers[1], "each destination has a server");
+        let [one, two] = [servers[0], servers[1]];
+        assert_eq!(servers, [one, two, two, two, one, two]);
+        drop(held);
+        end(&handle, running).await;
+    }
 }

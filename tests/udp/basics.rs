@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use lvs::balancer::Persistence;
 use lvs::forward::UdpForwarder;
-use lvs::scheduler::RoundRobin;
-use lvs::{BackendSet, Balancer};
+use lvs::scheduler::{DestinationHash, RoundRobin};
+use lvs::{BackendSet, Balancer, Flow};
 
 use crate::world::*;
 
@@ -170,4 +170,30 @@ async fn bind_nonlocal_accepts_an_address_of_no_interface() {
     let running = tokio::spawn(forwarder.workers(2).run());
     handle.shutdown(std::time::Duration::ZERO);
     running.await.expect("no panic").expect("the sockets of both workers");
+}
+
+/// A listener with several addresses tells the scheduler which one the client sent to.
+#[tokio::test(flavor = "multi_thread")]
+async fn dh_hashes_the_address_that_the_client_sent_to() {
+    let echoes = [b'a', b'b', b'c', b'd'].map(Echo::new);
+    let set = BackendSet::new();
+    for echo in &echoes {
+        set.insert(echo.address).expect("the address is new");
+    }
+    let balancer = Balancer::new(&set, DestinationHash::new()).expect("a table");
+    let wildcard = "0.0.0.0:0".parse().expect("an address");
+    let forwarder = UdpForwarder::bind(wildcard, balancer.clone()).expect("a free port");
+    let (handle, running) = start(forwarder);
+    let port = handle.local_addr().port();
+    let mut servers = BTreeSet::new();
+    for n in 1..=32 {
+        let destination = SocketAddr::from(([127, 0, 0, n], port));
+        let expected = balancer.pick(&Flow::new().destination(destination)).expect("a server");
+        let expected = echoes.iter().position(|echo| echo.address == *expected.backend().target());
+        let server = exchange(&client_at("127.0.0.1:0", destination), b"?");
+        assert_eq!(expected.map(|position| b"abcd"[position]), Some(server), "{destination}");
+        servers.insert(server);
+    }
+    assert!(servers.len() > 2, "32 destinations are distributed: {servers:?}");
+    end(&handle, running).await;
 }

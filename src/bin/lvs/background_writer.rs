@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -51,9 +52,13 @@ impl BackgroundWriter {
         let writer = Self { shared: Arc::default(), dropped_lines: Arc::default() };
         // A duplicate: the locks of `std::io` would be held while a write blocks.
         let started = descriptor.try_clone_to_owned().and_then(|descriptor| {
-            let (writer, file) = (writer.clone(), File::from(descriptor));
+            let (writer, mut file) = (writer.clone(), File::from(descriptor));
             let thread = thread::Builder::new().name("lvs-output".to_owned());
-            thread.spawn(move || writer.write_queue(file, report))
+            thread.spawn(move || {
+                // A panic, as of a reporter, costs a batch and not the log.
+                let mut write = || writer.write_queue(&mut file, report);
+                while catch_unwind(AssertUnwindSafe(&mut write)).is_err() {}
+            })
         });
         writer.lock().is_broken = started.is_err();
         writer
@@ -102,10 +107,10 @@ impl BackgroundWriter {
         lines
     }
 
-    fn write_queue(&self, mut file: File, report: fn(u64)) {
+    fn write_queue(&self, file: &mut File, report: fn(u64)) {
         loop {
             let (batch, unreported) = self.next_batch();
-            match write_whole(&mut file, &batch) {
+            match write_whole(file, &batch) {
                 Ok(()) if unreported > 0 => report(unreported),
                 Ok(()) => {}
                 Err((rest, error)) => {

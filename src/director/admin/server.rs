@@ -43,6 +43,8 @@ const MAX_REQUEST_BODY: usize = 1 << 20;
 const MAX_REQUEST_HEAD: usize = 16 << 10;
 /// The priority of the thread: the lowest (`nice(2)`).
 const ADMIN_THREAD_NICE: i32 = 19;
+/// The name of the connections among the tasks.
+const CONNECTION_TASK: &str = "admin connection";
 /// The pause after `accept` has failed, for want of descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -80,6 +82,7 @@ impl AdminServer {
                 .request_timeout
                 .map_or(DEFAULT_REQUEST_TIMEOUT, |HumanDuration(time)| time),
         };
+        supervisor.register(CONNECTION_TASK);
         let (stop, stopped) = oneshot::channel::<()>();
         let spawn = || {
             let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -141,7 +144,7 @@ impl AdminService {
             let supervisor = self.supervisor.clone();
             let task = connections.spawn(async move {
                 if let Err(message) = catch_panic(connection.serve(stream)).await {
-                    supervisor.record_panic("admin connection", &message);
+                    supervisor.record_panic(CONNECTION_TASK, &message);
                 }
             });
             table.insert(client.ip(), OpenConnection { last_request, task });

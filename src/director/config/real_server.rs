@@ -10,7 +10,7 @@ use super::error::ConfigProblem;
 use super::notify::NotifyCommandList;
 use super::table::config_table;
 use super::value::{OneOrMany, deserialize_address};
-use crate::backend::{Health, Limits, Spec, validate_weight};
+use crate::backend::{Limits, Spec, validate_weight};
 
 config_table! {
 /// A builder of a [`RealServer`].
@@ -140,9 +140,8 @@ impl RealServer {
     }
 
     pub(crate) fn backend_spec(&self) -> Spec<SocketAddr> {
-        let health = self.health.as_ref().map_or(Health::Up, CheckConfig::initial_health_of);
         let spec = Spec::from(self.address).weight(self.weight).limits(self.limits());
-        spec.tier(self.tier).health(health)
+        spec.tier(self.tier)
     }
 
     /// Returns the keys with commands.

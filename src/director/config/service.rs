@@ -22,7 +22,7 @@ use super::table::{Tables, config_table};
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::{OneOrMany, deserialize_some_address};
-use crate::Health;
+use crate::backend::InitialHealthRule;
 use crate::forward::{ConnectionRecord, validate_workers};
 use crate::health::{CheckProxyHeader, HealthPlan, TimedCheck};
 
@@ -311,9 +311,15 @@ impl ServiceConfig {
         Ok(())
     }
 
-    /// Returns the health of a server that no check has a result of.
-    pub(crate) fn initial_health(&self) -> Health {
-        CheckConfig::initial_health_of(&self.health)
+    /// Returns the health of servers that no check has a result of.
+    pub(crate) fn initial_health_rule(&self) -> InitialHealthRule {
+        let own = self.servers.iter().filter_map(|server| {
+            Some((server.address, CheckConfig::initial_health_of(server.health.as_ref()?)))
+        });
+        InitialHealthRule {
+            default: CheckConfig::initial_health_of(&self.health),
+            by_address: own.collect(),
+        }
     }
 
     /// Returns whether `server_names` lead each connection to another service, so that servers of this

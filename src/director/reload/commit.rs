@@ -1,8 +1,11 @@
 //! The last step of a reload: the change itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::parts::RunningParts;
 use super::prepare::PreparedReload;
@@ -17,7 +20,10 @@ use crate::director::predecessor::Predecessor;
 use crate::director::service::{DrainPolicy, PreparedService, VirtualService};
 use crate::director::sockets::ListeningSockets;
 use crate::director::sync::RunningSync;
-use crate::director::vrrp::VrrpDriver;
+use crate::director::vrrp::{ELECTION_TASK, VrrpDriver};
+
+/// The pause before an election is started again that could not be started.
+const ELECTION_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 impl RunningParts {
     /// Applies another configuration.
@@ -103,23 +109,46 @@ impl RunningParts {
         result
     }
 
-    /// Starts the election that ran before; a failure is recorded, and the next reload tries again.
+    /// Starts the election that ran before. A failure is recorded; the next reload tries again, and the
+    /// director does after a pause.
     pub(in crate::director) fn resume_vrrp(&mut self) {
         let config = std::mem::take(&mut self.applied.config);
         let result = self.start_vrrp(&config);
         self.applied.config = config;
-        self.applied.failures.retain(|failure| failure.part != ReloadPart::Vrrp);
-        if let Err(error) = result {
-            self.applied.record_failure(ReloadPart::Vrrp, error);
+        let failures = &mut self.applied.failures;
+        let position = failures.iter().position(|failure| failure.part == ReloadPart::Vrrp);
+        let before = position.map(|position| failures.remove(position));
+        match (result, before) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => tracing::info!("[vrrp]: the election was started again"),
+            (Err(error), before) => {
+                match before {
+                    // Logged before.
+                    Some(same) if same.error.to_string() == error.to_string() => {
+                        self.applied.failures.push(same);
+                    }
+                    _ => self.applied.record_failure(ReloadPart::Vrrp, error),
+                }
+                let control = self.control.clone();
+                self.vrrp_retry = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                    sleep(ELECTION_RETRY_INTERVAL).await;
+                    control.restart_election().await;
+                })));
+            }
         }
         self.reload_status.publish(&self.applied.failures);
     }
 
-    /// Starts the election again if its thread has ended by itself.
+    /// Starts the election again if its thread has ended by itself, or if it could not be started
+    /// again before.
     pub(in crate::director) async fn restart_failed_vrrp(&mut self) {
         if self.vrrp.as_ref().is_some_and(VrrpDriver::has_failed) {
-            self.supervisor.record_panic("election", "its thread has ended");
+            self.supervisor.record_panic(ELECTION_TASK, "its thread has ended");
             self.stop_vrrp().await;
+            self.resume_vrrp();
+        } else if self.vrrp.is_none()
+            && self.applied.failures.iter().any(|failure| failure.part == ReloadPart::Vrrp)
+        {
             self.resume_vrrp();
         }
     }

@@ -39,6 +39,8 @@ pub(in crate::director) struct RunningParts {
     pub(in crate::director) admin_context: AdminContext,
     pub(in crate::director) admin_address: watch::Sender<Option<SocketAddr>>,
     pub(in crate::director) vrrp: Option<VrrpDriver>,
+    /// The next attempt to start an election that could not be started.
+    pub(in crate::director) vrrp_retry: Option<AbortOnDropHandle<()>>,
     pub(in crate::director) role: RoleSender,
     pub(in crate::director) sync: Option<RunningSync>,
     pub(in crate::director) sync_status: SyncStatusSlot,

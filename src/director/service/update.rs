@@ -85,6 +85,7 @@ impl VirtualService {
         {
             let mut state = service.lock_state();
             state.persistence = service.build_persistence(&state, config)?;
+            service.set_initial_health(config);
             service.apply_servers(&mut state, config.servers.clone(), overrides)?;
         }
         Ok(service)
@@ -104,13 +105,17 @@ impl VirtualService {
         Ok(())
     }
 
+    /// Sets the health of the servers that are added next: no client must reach one that is to be checked
+    /// first.
+    fn set_initial_health(&self, config: &ServiceConfig) {
+        self.balancer.backend_set().set_initial_health_rule(config.initial_health_rule());
+    }
+
     fn apply_set_rules(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
         let set = self.balancer.backend_set();
         let slow_start = config.slow_start.as_ref().map(SlowStartConfig::to_slow_start);
         set.set_slow_start(slow_start.transpose()?);
         set.set_fail_mode(config.fail_mode.0)?;
-        // Before the servers and the listeners: no client must reach a server that is to be checked first.
-        set.set_initial_health(config.initial_health());
         set.set_quorum(config.quorum.map(|quorum| quorum.to_quorum()))?;
         Ok(())
     }
@@ -240,6 +245,7 @@ impl VirtualService {
         if is_set_first {
             state.config.scheduler.clone_from(&config.scheduler);
         }
+        self.set_initial_health(config);
         self.apply_servers(&mut state, config.servers.clone(), overrides)?;
         if diff.scheduler && !is_set_first {
             self.balancer.set_scheduler(scheduler()?)?;

@@ -36,6 +36,9 @@ const SLOW_UPDATE_TICKS: u64 = 4;
 /// weighs them by their age.
 const UNCHANGED_HEALTH_TICKS: u64 = 20;
 
+/// The name of the connections among the tasks.
+const CONNECTION_TASK: &str = "sync connection";
+
 /// Publishes this director's state to every peer that connects and has the key. It never returns.
 pub(super) async fn publish(
     listener: Arc<TcpListener>,
@@ -44,6 +47,7 @@ pub(super) async fn publish(
     role: RoleWatch,
     supervisor: TaskSupervisor,
 ) {
+    supervisor.register(CONNECTION_TASK);
     let semaphore = |permits| Arc::new(Semaphore::new(permits));
     let (peer_handshakes, other_handshakes) =
         (semaphore(MAX_HANDSHAKES), semaphore(MAX_HANDSHAKES));
@@ -80,7 +84,7 @@ pub(super) async fn publish(
                                 "sync: the connection of standby {from} ended: {error}"
                             );
                         }
-                        Err(message) => supervisor.record_panic("sync connection", &message),
+                        Err(message) => supervisor.record_panic(CONNECTION_TASK, &message),
                     }
                 });
             }

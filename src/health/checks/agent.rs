@@ -7,7 +7,7 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 
 /// Asks an agent that answers in HAProxy's agent protocol, and applies the answer to the backend.
 ///
-/// The answer is one line, which ends with LF or with the connection. Its words are separated by
+/// The answer is one line, which ends with CR, LF or the connection. Its words are separated by
 /// spaces, tabs or commas:
 ///
 /// | word | meaning |

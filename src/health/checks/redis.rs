@@ -16,6 +16,10 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// stale data, or that requires a password, is down. Without TLS. Reads at most 16 KiB; more is
 /// [`TooLong`](CheckFailureKind::TooLong).
 ///
+/// # Compared with HAProxy
+/// As `option redis-check`, this check requires `+PONG`, ended by CR LF. HAProxy finds it anywhere in what
+/// the server sends; here it is the answer to `PING`.
+///
 /// # Examples
 /// A check that is up only at the present master, for a service that receives the writes:
 /// ```
@@ -123,13 +127,29 @@ fn encode_command(words: &[&str]) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// Reads the first line of a reply; returns it without its end, which is CR LF.
+async fn read_line(
+    stream: &mut CheckStream<'_>,
+    command: &str,
+    stage: &'static str,
+) -> Result<Vec<u8>, CheckFailure> {
+    let bytes = stream.read_until(stage, b'\n').await?;
+    match bytes.strip_suffix(b"\r") {
+        Some(line) => Ok(line.to_vec()),
+        None => {
+            let problem = format!("the answer to {command} ends without CR LF");
+            Err(protocol_failure(&problem, &bytes))
+        }
+    }
+}
+
 async fn expect_status(
     stream: &mut CheckStream<'_>,
     status: &[u8],
     command: &str,
     stage: &'static str,
 ) -> Result<(), CheckFailure> {
-    let bytes = stream.read_line(stage).await?;
+    let bytes = read_line(stream, command, stage).await?;
     match reply::parse_reply(&bytes) {
         Some(RedisReply::Simple(got)) if got == status => Ok(()),
         Some(RedisReply::Simple(_) | RedisReply::Error(_)) => {
@@ -143,7 +163,7 @@ async fn expect_status(
 
 async fn read_role(stream: &mut CheckStream<'_>) -> Result<RedisRole, CheckFailure> {
     const WAITING: &str = "waiting for the answer to INFO";
-    let bytes = stream.read_line(WAITING).await?;
+    let bytes = read_line(stream, "INFO", WAITING).await?;
     let len = match reply::parse_reply(&bytes) {
         Some(RedisReply::Bulk(len)) => len.min(MAX_ANSWER_LEN),
         Some(_) => return Err(unexpected_reply_failure("INFO", &bytes)),

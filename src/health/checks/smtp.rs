@@ -23,7 +23,9 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// # Compared with HAProxy
 /// HAProxy's `smtpchk` accepts any code from 200 to 299, refuses a banner of several lines, and does not
 /// fall back to `HELO`. This check requires 220 and 250, as keepalived's `SMTP_CHECK`, and reads banners
-/// of several lines, as RFC 5321 says.
+/// of several lines, as RFC 5321 says. As in HAProxy, the last line of a reply may end with LF alone if it
+/// has a text; every other line ends with CR LF. HAProxy judges a line that has not ended; this check waits
+/// for its end.
 ///
 /// # Examples
 /// ```
@@ -108,7 +110,7 @@ async fn read_reply(
 ) -> Result<SmtpReply, CheckFailure> {
     let mut first = None;
     loop {
-        let bytes = stream.read_line(stage).await?;
+        let bytes = stream.read_until(stage, b'\n').await?;
         let Some(line) = reply::parse_reply_line(&bytes) else {
             return Err(protocol_failure(&format!("{stage}: not an SMTP reply"), &bytes));
         };
@@ -146,13 +148,18 @@ mod tests {
             Some(SmtpReplyLine { code, is_continued, text: text.as_bytes() })
         };
         assert_eq!(
-            parse_reply_line(b"220 mx.example.org ESMTP"),
+            parse_reply_line(b"220 mx.example.org ESMTP\r"),
             line(220, false, "mx.example.org ESMTP")
         );
-        assert_eq!(parse_reply_line(b"250-PIPELINING"), line(250, true, "PIPELINING"));
-        assert_eq!(parse_reply_line(b"250"), line(250, false, ""));
-        assert_eq!(parse_reply_line(b"250 "), line(250, false, ""));
+        assert_eq!(parse_reply_line(b"250-PIPELINING\r"), line(250, true, "PIPELINING"));
+        assert_eq!(parse_reply_line(b"250\r"), line(250, false, ""));
+        assert_eq!(parse_reply_line(b"250 \r"), line(250, false, ""));
+        // Without CR, by HAProxy's expressions: `[0-9]{3}[ \r]`, and lines in front of it with `\r\n`.
+        assert_eq!(parse_reply_line(b"250 ok"), line(250, false, "ok"));
+        assert_eq!(parse_reply_line(b"250"), None);
+        assert_eq!(parse_reply_line(b"250-PIPELINING"), None);
         for invalid in ["", "22", "220a", "2 0 a", "120 a", "620 a", "260 a", "+OK", "SSH-2.0-x"] {
+            let invalid = format!("{invalid}\r");
             assert_eq!(parse_reply_line(invalid.as_bytes()), None, "{invalid}");
         }
     }

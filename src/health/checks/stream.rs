@@ -68,26 +68,16 @@ impl<'a> CheckStream<'a> {
         self.stream.write_all(bytes).await.map_err(|error| self.context.io_failure(&error))
     }
 
-    /// Reads a line; returns the line without its end: LF, or CR LF.
+    /// Reads a line that ends with CR, with LF, or with the connection.
     ///
     /// # Errors
-    /// [`Closed`](CheckFailureKind::Closed) if the connection ends first,
-    /// [`TooLong`](CheckFailureKind::TooLong) after [`MAX_ANSWER_LEN`] bytes of all reads.
-    pub(super) async fn read_line(&mut self, stage: &'static str) -> Result<Vec<u8>, CheckFailure> {
-        let line = self.read_until(stage, b'\n').await?;
-        Ok(line.strip_suffix(b"\r").unwrap_or(&line).to_vec())
-    }
-
-    /// Reads a line that ends with LF, or with the connection.
-    ///
-    /// # Errors
-    /// As [`read_line`](Self::read_line), but not [`Closed`](CheckFailureKind::Closed) after at
+    /// As [`read_until`](Self::read_until), but not [`Closed`](CheckFailureKind::Closed) after at
     /// least one byte.
     pub(super) async fn read_last_line(
         &mut self,
         stage: &'static str,
     ) -> Result<Vec<u8>, CheckFailure> {
-        match self.read_line(stage).await {
+        match self.read_until_any(stage, b"\r\n").await {
             Err(failure)
                 if failure.kind() == CheckFailureKind::Closed && !self.unread().is_empty() =>
             {
@@ -102,7 +92,8 @@ impl<'a> CheckStream<'a> {
     /// Reads up to a byte; returns the bytes in front of it.
     ///
     /// # Errors
-    /// As [`read_line`](Self::read_line).
+    /// [`Closed`](CheckFailureKind::Closed) if the connection ends first,
+    /// [`TooLong`](CheckFailureKind::TooLong) after [`MAX_ANSWER_LEN`] bytes of all reads.
     pub(super) async fn read_until(
         &mut self,
         stage: &'static str,
@@ -114,7 +105,7 @@ impl<'a> CheckStream<'a> {
     /// Reads up to the first of several bytes; returns the bytes in front of it.
     ///
     /// # Errors
-    /// As [`read_line`](Self::read_line).
+    /// As [`read_until`](Self::read_until).
     pub(super) async fn read_until_any(
         &mut self,
         stage: &'static str,
@@ -168,7 +159,7 @@ impl<'a> CheckStream<'a> {
     /// Waits for at least one more byte.
     ///
     /// # Errors
-    /// As [`read_line`](Self::read_line).
+    /// As [`read_until`](Self::read_until).
     pub(super) async fn read_more(&mut self) -> Result<(), CheckFailure> {
         let room = self.max_bytes - self.buffer.len();
         if room == 0 {

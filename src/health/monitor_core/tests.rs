@@ -261,6 +261,23 @@ fn always_up_or_not(
 }
 
 #[test]
+fn a_backend_with_checks_of_its_own_has_the_initial_health_of_those() {
+    let plan = HealthPlan::new("test")
+        .check(checks().init(InitialHealth::Down))
+        .backend_checks(address(2), [checks().init(InitialHealth::Up)])
+        .backend_checks(address(3), []);
+    let mut bed = MonitorTestBed::new();
+    let watch = bed.watch_with_plan([], plan);
+    let states = |bed: &MonitorTestBed| [1, 2, 3].map(|n| bed.state(0, n));
+    (1..=3).for_each(|n| bed.sets[0].insert(address(n)).map(drop).expect("a new name"));
+    let expected = [BackendState::Down, BackendState::Eligible, BackendState::Eligible];
+    assert_eq!(states(&bed), expected);
+    bed.run(MS, |_, _| (100 * MS, Ok(CheckReport::up())));
+    assert_eq!(states(&bed), expected, "no check has ended");
+    bed.core.remove(watch);
+}
+
+#[test]
 fn a_known_backend_keeps_its_health_whatever_the_initial_health_of_new_checks() {
     let mut bed = MonitorTestBed::new();
     let first = bed.watch([1], &[checks()]);

@@ -358,6 +358,12 @@ impl Vrrp {
         }
     }
 
+    /// Makes the thread panic.
+    #[cfg(all(test, target_os = "linux", feature = "director"))]
+    pub(crate) fn panic_thread(&self) {
+        self.send_command(VrrpCommand::Panic);
+    }
+
     #[cfg(target_os = "linux")]
     fn send_command(&self, command: VrrpCommand) {
         // Fails if the thread has ended; then there is no reply either.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,6 +12,8 @@ use std::{fmt, io};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::events::{VrrpEvent, VrrpEventKind, VrrpEvents};
+use crate::events::MissedEvents;
+use crate::panics::panic_message;
 use crate::program_user::ProgramUser;
 use crate::vrrp::VrrpState;
 
@@ -113,6 +116,7 @@ pub struct NotifyCommands {
     commands: Vec<(Option<VrrpState>, NotifyCommand)>,
     timeout: Duration,
     on_failure: Arc<dyn Fn(&str) + Send + Sync>,
+    on_panic: Option<Arc<dyn Fn(&str) + Send + Sync>>,
 }
 
 impl fmt::Debug for NotifyCommands {
@@ -139,6 +143,7 @@ impl NotifyCommands {
             commands: Vec::new(),
             timeout: Duration::from_secs(30),
             on_failure: Arc::new(|_| {}),
+            on_panic: None,
         }
     }
 
@@ -170,35 +175,54 @@ impl NotifyCommands {
         Self { on_failure: Arc::new(report), ..self }
     }
 
+    /// Sets a function that is called with the message of a panic, after which the thread goes on with
+    /// the next event. Default: that of [`on_failure`](Self::on_failure).
+    #[cfg(feature = "director")]
+    pub(crate) fn on_panic(self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { on_panic: Some(Arc::new(report)), ..self }
+    }
+
     /// Runs the commands in a new thread until the events end.
     pub(super) fn spawn(self, mut events: VrrpEvents) -> Option<JoinHandle<()>> {
         let report = Arc::clone(&self.on_failure);
         let thread = std::thread::Builder::new().name("vrrp-notify".into());
         let started = thread.spawn(move || {
             while let Some(event) = events.blocking_next() {
-                let event = match event {
-                    Ok(event) => event,
-                    Err(missed) => {
-                        (self.on_failure)(&format!("notify commands of VRRP: {missed}"));
-                        continue;
-                    }
-                };
-                for (command, arguments) in self.commands_for(&event) {
-                    if let Err(reason) = command.run(&arguments, self.timeout) {
-                        let (router, program) = (&event.router, command.program());
-                        let state = event.new_state().map(state_argument).unwrap_or_default();
-                        (self.on_failure)(&format!(
-                            "virtual router {router}: notify command {program} for state {state} \
-                             failed: {reason}"
-                        ));
-                    }
-                }
+                // `on_failure` is the caller's code: a panic of it must not end the notifications.
+                let handled = catch_unwind(AssertUnwindSafe(|| self.handle_event(event)));
+                let Err(payload) = handled else { continue };
+                let message = panic_message(&*payload);
+                let _ = catch_unwind(AssertUnwindSafe(|| self.report_panic(&message)));
             }
         });
         let failed = |error| {
             report(&format!("cannot start a thread for the notify commands of VRRP: {error}"));
         };
         started.map_err(failed).ok()
+    }
+
+    fn handle_event(&self, event: Result<VrrpEvent, MissedEvents>) {
+        let event = match event {
+            Ok(event) => event,
+            Err(missed) => return (self.on_failure)(&format!("notify commands of VRRP: {missed}")),
+        };
+        for (command, arguments) in self.commands_for(&event) {
+            if let Err(reason) = command.run(&arguments, self.timeout) {
+                let (router, program) = (&event.router, command.program());
+                let state = event.new_state().map(state_argument).unwrap_or_default();
+                (self.on_failure)(&format!(
+                    "virtual router {router}: notify command {program} for state {state} failed: \
+                     {reason}"
+                ));
+            }
+        }
+    }
+
+    fn report_panic(&self, message: &str) {
+        match &self.on_panic {
+            Some(report) => report(message),
+            None => (self.on_failure)(&format!("notify commands of VRRP panicked: {message}")),
+        }
     }
 
     /// Returns the commands to run for an event, with their further arguments: those of the state
@@ -303,5 +327,24 @@ mod tests {
         let unknown = NotifyCommand::new(["true"]).run_as(ProgramUser::new("no-such-user"));
         let error = unknown.run(&[], long).expect_err("there is no such user");
         assert_eq!(error, "cannot start: there is no user \"no-such-user\"");
+    }
+
+    #[test]
+    fn a_panic_does_not_end_the_notifications() {
+        let (sender, panics) = std::sync::mpsc::channel();
+        let events = crate::events::EventSender::new();
+        let report = |failure: &str| panic!("{}", failure.len());
+        let notify = NotifyCommands::new().on_any_state(["/no/such"]).on_failure(report);
+        let notify = notify.on_panic(move |message| {
+            sender.send(message.to_owned()).expect("the test waits");
+            panic!("again");
+        });
+        let thread = notify.spawn(events.subscribe()).expect("a thread");
+        for _ in 0..2 {
+            events.send(event(VrrpState::Backup));
+            panics.recv().expect("the thread runs");
+        }
+        drop(events);
+        thread.join().expect("no panic leaves the thread");
     }
 }

@@ -42,6 +42,9 @@ pub(super) enum VrrpCommand {
     Status(SyncSender<VrrpStatus>),
     /// Resign and end.
     Stop,
+    /// Panic, to test what follows.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The data of the thread.
@@ -61,6 +64,13 @@ pub(super) struct VrrpThread {
     pub(super) notify_events: EventSender<VrrpEvent>,
     pub(super) lateness: AtomicHistogram,
     pub(super) is_realtime: bool,
+}
+
+impl Drop for VrrpThread {
+    /// A thread that panics is no master any more.
+    fn drop(&mut self) {
+        self.is_master.store(false, Ordering::Release);
+    }
 }
 
 impl VrrpThread {
@@ -182,6 +192,8 @@ impl VrrpThread {
                     }
                 }
                 Ok(VrrpCommand::Status(reply)) => drop(reply.try_send(self.status(now))),
+                #[cfg(test)]
+                Ok(VrrpCommand::Panic) => panic!("a fault of the VRRP thread"),
                 Ok(VrrpCommand::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
