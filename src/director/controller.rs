@@ -19,7 +19,7 @@ use super::notify::run_health_notify;
 use super::registry::ServiceRegistry;
 use super::reload::RunningParts;
 use super::role::{RoleSender, RoleWatch};
-use super::service::VirtualService;
+use super::service::{DrainMode, VirtualService};
 use super::status::StatusReader;
 use super::supervisor::TaskSupervisor;
 use super::sync::SyncStatusSlot;
@@ -113,6 +113,7 @@ impl Controller {
             parts: RunningParts {
                 pool: None,
                 engines: EngineSet::default(),
+                ipvs_role: None,
                 admin_context: AdminContext { registry: registry.clone(), status, history },
                 registry,
                 supervisor,
@@ -223,11 +224,13 @@ impl Controller {
         self.parts.stop_vrrp().await;
         let has_successor = *self.parts.has_successor.borrow();
         let services = self.parts.registry.services();
-        services.iter().for_each(|service| service.drain(timeout, has_successor));
+        let keeps_kernel = self.parts.applied.config.ipvs().keep_at_stop;
+        let mode = |timeout| DrainMode { timeout, has_successor, keeps_kernel };
+        services.iter().for_each(|service| service.drain(mode(timeout)));
         let report = tokio::select! {
             report = wait_drained(&services) => report,
             () = cancelled => {
-                services.iter().for_each(|service| service.drain(Duration::ZERO, has_successor));
+                services.iter().for_each(|service| service.drain(mode(Duration::ZERO)));
                 wait_drained(&services).await
             }
         };

@@ -59,6 +59,7 @@ pub(super) struct ReloadPlan {
     pub(super) vrrp: bool,
     pub(super) sync: bool,
     pub(super) handover: bool,
+    pub(super) ipvs: bool,
     /// The level and the format, which the program applies.
     pub(super) log: bool,
 }
@@ -115,6 +116,7 @@ impl ReloadPlan {
             vrrp: before.vrrp != after.vrrp,
             sync: before.sync != after.sync,
             handover: before.handover() != after.handover(),
+            ipvs: before.ipvs != after.ipvs,
             log: (before.log.level, before.log.format) != (after.log.level, after.log.format),
         }
     }
@@ -213,6 +215,7 @@ impl fmt::Display for ReloadPlan {
             (self.vrrp, "[vrrp]: updated"),
             (self.sync, "[sync]: updated"),
             (self.handover, "handover: updated"),
+            (self.ipvs, "[ipvs]: updated"),
             (self.log, "[log]: updated"),
         ];
         lines.extend(

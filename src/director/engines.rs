@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use super::config::{EngineKind, ServiceConfig};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::config::{EngineKind, IpvsConfig, ServiceConfig};
 use super::error::ServiceError;
+use super::role::RoleWatch;
+use super::supervisor::TaskSupervisor;
 use crate::engine::{Engine, EngineError};
 use crate::ipvs::IpvsEngine;
 use crate::sync::{Mutex, lock};
@@ -21,6 +25,35 @@ pub(super) struct ChosenEngine {
 }
 
 impl EngineSet {
+    /// Applies the `[ipvs]` table in a role, if a service uses IPVS.
+    fn configure_ipvs(&self, config: &IpvsConfig, is_active: bool) {
+        if let Some(engine) = &*lock(&self.0) {
+            engine.configure(config.settings());
+            engine.run_daemon(config.daemon(is_active));
+        }
+    }
+
+    /// Applies the `[ipvs]` table now, and when the role changes.
+    pub(super) fn follow_role(
+        &self,
+        config: IpvsConfig,
+        role: &RoleWatch,
+        supervisor: &TaskSupervisor,
+    ) -> AbortOnDropHandle<()> {
+        let (engines, role) = (self.clone(), role.clone());
+        supervisor.spawn("ipvs role", move || {
+            let (engines, config, mut role) = (engines.clone(), config.clone(), role.clone());
+            async move {
+                loop {
+                    engines.configure_ipvs(&config, role.is_active());
+                    if !role.changed().await {
+                        return;
+                    }
+                }
+            }
+        })
+    }
+
     /// Returns the first engine of a service that this machine allows, and logs why others are not.
     pub(super) fn choose(&self, service: &ServiceConfig) -> Result<ChosenEngine, ServiceError> {
         let engines = service.engines();

@@ -214,7 +214,8 @@ pub use self::config::{
     CheckConfig, CheckConfigBuilder, CheckProxyConfig, CheckTlsConfig, CheckTlsConfigBuilder,
     CodeRanges, DirectorConfig, DirectorConfigBuilder, DirectorConfigError, DiscoveryConfig,
     DiscoveryConfigBuilder, DurationOrNever, EjectionConfig, EjectionConfigBuilder, EngineKind,
-    FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, LatencyFactorConfig,
+    FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, IpvsConfig,
+    IpvsConfigBuilder, IpvsSyncConfig, IpvsSyncConfigBuilder, LatencyFactorConfig,
     LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
     NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList, PersistenceConfig,
     PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer, RealServerBuilder,
@@ -223,7 +224,7 @@ pub use self::config::{
     SourceAddressConfig, SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig,
     SyncConfigBuilder, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
     TlsTrustConfig, TrackConfig, TrackConfigBuilder, TunnelChecksumConfig, TunnelConfig,
-    TunnelConfigBuilder, TunnelType, UdpConfig, UdpConfigBuilder, VirtualRouteConfig,
+    TunnelConfigBuilder, TunnelEncapsulation, UdpConfig, UdpConfigBuilder, VirtualRouteConfig,
     VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
 };
 pub use self::error::{DirectorError, ServiceError};

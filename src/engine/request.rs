@@ -100,11 +100,20 @@ pub enum EngineProtocol {
 
 /// Persistence of a request: a client's address returns to the server that it had before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct EnginePersistence {
     /// How long a client is remembered after its last connection.
     pub timeout: Duration,
     /// The leading bits of the client's address that identify it, of the family of the virtual address.
     pub prefix: u8,
+}
+
+impl EnginePersistence {
+    /// Returns persistence by the leading bits of the client's address.
+    #[must_use]
+    pub const fn new(timeout: Duration, prefix: u8) -> Self {
+        Self { timeout, prefix }
+    }
 }
 
 /// How packets reach a server.

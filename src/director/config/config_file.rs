@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::admin::AdminConfig;
 use super::document::ConfigDocument;
 use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
+use super::ipvs::IpvsConfig;
 use super::known_routers::validate_routers;
 use super::log::LogConfig;
 use super::service::ServiceConfig;
@@ -55,6 +56,8 @@ pub(super) struct ConfigFile {
     pub(super) vrrp: Option<OneOrMany<VrrpConfig>>,
     /// State synchronization to the standby. Default: none.
     pub(super) sync: Option<SyncConfig>,
+    /// The kernel's IPVS, for services that it forwards. Default: an empty table.
+    pub(super) ipvs: Option<IpvsConfig>,
 }
 }
 
@@ -71,6 +74,7 @@ impl ConfigFile {
             services: Vec::new(),
             vrrp: None,
             sync: None,
+            ipvs: None,
         };
         DirectorConfigBuilder { table }
     }

@@ -9,6 +9,7 @@ use super::admin::AdminConfig;
 use super::config_file::{ConfigFile, DirectorConfigBuilder, read_file};
 use super::document::ConfigDocument;
 use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
+use super::ipvs::IpvsConfig;
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::log::LogConfig;
 use super::notify::NotifyCommandList;
@@ -49,6 +50,7 @@ pub struct DirectorConfig {
     pub(crate) services: Vec<ServiceConfig>,
     pub(crate) vrrp: Vec<VrrpConfig>,
     pub(crate) sync: Option<SyncConfig>,
+    pub(crate) ipvs: Option<IpvsConfig>,
 }
 
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -162,6 +164,11 @@ impl DirectorConfig {
         self.handover.as_deref()
     }
 
+    /// Returns how the kernel's IPVS is used.
+    pub(crate) fn ipvs(&self) -> IpvsConfig {
+        self.ipvs.clone().unwrap_or_default()
+    }
+
     /// Returns the addresses of all services.
     pub(crate) fn listen_addresses(&self) -> BTreeSet<(ServiceProtocol, ListenAddress)> {
         let addresses_of = |service: &ServiceConfig| {
@@ -204,6 +211,7 @@ impl DirectorConfig {
                 set_once("admin", &mut config.admin, &file.admin),
                 set_once("vrrp", &mut vrrp, &file.vrrp),
                 set_once("sync", &mut config.sync, &file.sync),
+                set_once("ipvs", &mut config.ipvs, &file.ipvs),
             ] {
                 problems.record(repeated.map_err(|RepeatedKey(key)| {
                     ConfigProblem::at_key(key, format!("another file has `{key}` already"))
@@ -234,6 +242,14 @@ impl DirectorConfig {
             let (origin, file) = owner.unwrap_or(&files[0]);
             let reason = "[sync] requires [vrrp], which decides which director is active";
             errors.push(origin.locate_problem(file, ConfigProblem::at_key("sync", reason)));
+        }
+        for (origin, file) in files {
+            let Some(ipvs) = &file.ipvs else { continue };
+            let mut problems = ConfigProblems::default();
+            let path = [KeyPathSegment::Key("ipvs")];
+            problems.record_all(&path, ipvs.validate(!self.vrrp.is_empty()));
+            errors
+                .extend(problems.0.into_iter().map(|problem| origin.locate_problem(file, problem)));
         }
         let mut known = KnownServices::default();
         let routed = self.services.iter().flat_map(|ServiceConfig { tcp, .. }| {

@@ -325,7 +325,7 @@ mod tests {
     fn messages_of_the_parsers_are_shown_in_the_terms_of_the_file() {
         #[derive(Debug, serde::Deserialize)]
         #[serde(rename_all = "lowercase")]
-        enum Engine {
+        enum EngineName {
             Proxy,
         }
         #[derive(Debug, serde::Deserialize)]
@@ -334,7 +334,7 @@ mod tests {
             small: Option<u8>,
             workers: Option<std::num::NonZeroUsize>,
             address: Option<std::net::SocketAddr>,
-            engine: Option<Engine>,
+            engine: Option<EngineName>,
         }
         for (text, expected) in [
             ("small = 300", "t:1:9: small: 300 is not a whole number from 0 to 255"),

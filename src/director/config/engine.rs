@@ -65,9 +65,9 @@ builder TunnelConfigBuilder;
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct TunnelConfig {
     /// The encapsulation. Default: `"ipip"`.
-    #[serde(default, rename = "type")]
-    pub(crate) kind: TunnelType,
-    /// The UDP port of the server, from 1 to 65535; required for `gue`, and for no other type.
+    #[serde(default)]
+    pub(crate) kind: TunnelEncapsulation,
+    /// The UDP port of the server, from 1 to 65535; required for `gue`, and for no other kind.
     /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<u16>,
@@ -81,7 +81,7 @@ pub struct TunnelConfig {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum TunnelType {
+pub enum TunnelEncapsulation {
     /// IP in IP.
     #[default]
     Ipip,
@@ -106,9 +106,9 @@ pub enum TunnelChecksumConfig {
 }
 
 impl TunnelConfig {
-    /// Returns a builder of an IP-in-IP tunnel.
-    pub fn builder() -> TunnelConfigBuilder {
-        TunnelConfigBuilder { table: Self::default() }
+    /// Returns a builder of a tunnel of this type.
+    pub fn builder(kind: TunnelEncapsulation) -> TunnelConfigBuilder {
+        TunnelConfigBuilder { table: Self { kind, ..Self::default() } }
     }
 
     fn to_kind(self) -> Result<TunnelKind, ConfigProblem> {
@@ -119,19 +119,19 @@ impl TunnelConfig {
         };
         let refused = |key, reason: &str| Err(ConfigProblem::at_key(key, reason));
         match (self.kind, self.port) {
-            (TunnelType::Gue, None | Some(0)) => {
-                refused("port", "a tunnel of type `gue` requires a `port` from 1 to 65535")
+            (TunnelEncapsulation::Gue, None | Some(0)) => {
+                refused("port", "a tunnel of kind `gue` requires a `port` from 1 to 65535")
             }
-            (TunnelType::Gue, Some(port)) => Ok(TunnelKind::Gue { port, checksum }),
-            (_, Some(_)) => refused("port", "only a tunnel of type `gue` has a `port`"),
-            (TunnelType::Ipip, None) if checksum != TunnelChecksum::None => {
-                refused("checksum", "a tunnel of type `ipip` has no `checksum`")
+            (TunnelEncapsulation::Gue, Some(port)) => Ok(TunnelKind::Gue { port, checksum }),
+            (_, Some(_)) => refused("port", "only a tunnel of kind `gue` has a `port`"),
+            (TunnelEncapsulation::Ipip, None) if checksum != TunnelChecksum::None => {
+                refused("checksum", "a tunnel of kind `ipip` has no `checksum`")
             }
-            (TunnelType::Ipip, None) => Ok(TunnelKind::Ipip),
-            (TunnelType::Gre, None) if checksum == TunnelChecksum::Remote => {
-                refused("checksum", "only a tunnel of type `gue` has the checksum `remote`")
+            (TunnelEncapsulation::Ipip, None) => Ok(TunnelKind::Ipip),
+            (TunnelEncapsulation::Gre, None) if checksum == TunnelChecksum::Remote => {
+                refused("checksum", "only a tunnel of kind `gue` has the checksum `remote`")
             }
-            (TunnelType::Gre, None) => Ok(TunnelKind::Gre { checksum }),
+            (TunnelEncapsulation::Gre, None) => Ok(TunnelKind::Gre { checksum }),
         }
     }
 }

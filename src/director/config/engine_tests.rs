@@ -106,7 +106,7 @@ fn forwarding_methods_fit_engine_ports_and_families() {
     assert_eq!(method("method = \"dr\""), ForwardingMethod::DirectRouting);
     assert_eq!(method("method = \"tunnel\""), ForwardingMethod::Tunnel(TunnelKind::Ipip));
     let gue =
-        "method = \"tunnel\"\ntunnel = { type = \"gue\", port = 6080, checksum = \"remote\" }";
+        "method = \"tunnel\"\ntunnel = { kind = \"gue\", port = 6080, checksum = \"remote\" }";
     let kind = TunnelKind::Gue { port: 6080, checksum: TunnelChecksum::Remote };
     assert_eq!(method(gue), ForwardingMethod::Tunnel(kind));
     assert_eq!(
@@ -114,13 +114,13 @@ fn forwarding_methods_fit_engine_ports_and_families() {
         ForwardingMethod::Tunnel(TunnelKind::Ipip)
     );
     for (server, key) in [
-        ("tunnel = { type = \"gre\" }", "tunnel"),
+        ("tunnel = { kind = \"gre\" }", "tunnel"),
         ("method = \"dr\"\ntunnel = {}", "tunnel"),
-        ("method = \"tunnel\"\ntunnel = { type = \"gue\" }", "tunnel.port"),
+        ("method = \"tunnel\"\ntunnel = { kind = \"gue\" }", "tunnel.port"),
         ("method = \"tunnel\"\ntunnel = { port = 5 }", "tunnel.port"),
         ("method = \"tunnel\"\ntunnel = { checksum = \"full\" }", "tunnel.checksum"),
         (
-            "method = \"tunnel\"\ntunnel = { type = \"gre\", checksum = \"remote\" }",
+            "method = \"tunnel\"\ntunnel = { kind = \"gre\", checksum = \"remote\" }",
             "tunnel.checksum",
         ),
         ("address = \"10.0.1.1:81\"\nmethod = \"dr\"", "address"),

@@ -20,6 +20,7 @@ mod document;
 mod ejection;
 mod engine;
 mod error;
+mod ipvs;
 mod known_routers;
 mod listen;
 mod log;
@@ -54,9 +55,11 @@ pub use self::ejection::{
     LatencyFactorConfig, LatencyFactorConfigBuilder, SuccessRateConfig, SuccessRateConfigBuilder,
 };
 pub use self::engine::{
-    EngineKind, ServerMethod, TunnelChecksumConfig, TunnelConfig, TunnelConfigBuilder, TunnelType,
+    EngineKind, ServerMethod, TunnelChecksumConfig, TunnelConfig, TunnelConfigBuilder,
+    TunnelEncapsulation,
 };
 pub use self::error::DirectorConfigError;
+pub use self::ipvs::{IpvsConfig, IpvsConfigBuilder, IpvsSyncConfig, IpvsSyncConfigBuilder};
 pub use self::listen::{ListenAddress, ServiceProtocol};
 pub use self::log::{LogConfig, LogConfigBuilder, LogFormat, LogLevel};
 pub use self::notify::{NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList};

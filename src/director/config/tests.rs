@@ -373,11 +373,16 @@ fn the_example_has_every_key() {
         ("vrrp.announce = { ", ""),
         ("[[vrrp.track]]\n", ""),
         ("[sync]\n", ""),
+        ("[ipvs]\n", service),
+        ("ipvs.sync = { ", ""),
     ] {
         let (unknown_key, unknown) = ("no_such_key", "no_such_key = 1");
         let text = match table {
             "" => format!("{unknown}{rest}"),
             _ if table.ends_with("[{ ") => format!("{table}{unknown} }}]"),
+            _ if table.ends_with("{ ") && table.starts_with("ipvs") => {
+                format!("{table}{unknown} }}\n{service}")
+            }
             _ if table.ends_with("{ ") && table.starts_with("vrrp") => {
                 format!("{table}{unknown} }}")
             }

@@ -65,6 +65,10 @@ impl RunningParts {
         self.applied = AppliedConfig { config: config.clone(), ..AppliedConfig::default() };
         self.pool = Some(pool);
         self.commit_services(&config, changed, removed, services);
+        if plan.ipvs || !plan.services.is_empty() || self.ipvs_role.is_none() {
+            let (config, role) = (config.ipvs(), &self.role_watch);
+            self.ipvs_role = Some(self.engines.follow_role(config, role, &self.supervisor));
+        }
         if plan.admin {
             self.commit_admin(&config, admin);
         }

@@ -32,6 +32,8 @@ pub(in crate::director) struct RunningParts {
     pub(in crate::director) pool: Option<WorkerPool>,
     /// The engines of services that do not use the forwarder of this crate.
     pub(in crate::director) engines: EngineSet,
+    /// Applies the `[ipvs]` table by the role.
+    pub(in crate::director) ipvs_role: Option<AbortOnDropHandle<()>>,
     pub(in crate::director) reload_status: ReloadStatusSlot,
     /// Services that were removed, while they have connections.
     pub(in crate::director) draining: JoinSet<DrainReport>,

@@ -11,4 +11,6 @@ mod watch;
 
 pub(super) use self::outline::{ServiceOutline, differences};
 pub(super) use self::state::VirtualService;
-pub(super) use self::update::{CommonServiceOptions, DrainPolicy, PreparedService, check_service};
+pub(super) use self::update::{
+    CommonServiceOptions, DrainMode, DrainPolicy, PreparedService, check_service,
+};

@@ -50,6 +50,17 @@ impl DrainPolicy {
     }
 }
 
+/// How the services of a director end that stops.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::director) struct DrainMode {
+    /// How long connections may go on.
+    pub(in crate::director) timeout: Duration,
+    /// Another process serves the same sockets.
+    pub(in crate::director) has_successor: bool,
+    /// Services that the kernel forwards stay there.
+    pub(in crate::director) keeps_kernel: bool,
+}
+
 /// Frontends of earlier configurations that keep their connections without a time limit; more of
 /// them, the oldest first, get the drain timeout.
 const MAX_RETIRED_FRONTENDS: usize = 16;
@@ -290,12 +301,14 @@ impl VirtualService {
         result
     }
 
-    /// Stops accepting, and cuts connections that are left after `timeout`. `has_successor` says that
-    /// another process serves the same sockets.
-    pub(in crate::director) fn drain(&self, timeout: Duration, has_successor: bool) {
-        self.lock_state().all_frontends().for_each(|frontend| match has_successor {
-            true => frontend.hand_over(timeout),
-            false => frontend.drain(timeout),
+    /// Stops accepting, and cuts connections that are left after the time.
+    pub(in crate::director) fn drain(&self, mode: DrainMode) {
+        let is_left = |frontend: &Frontend| {
+            mode.has_successor || (mode.keeps_kernel && frontend.is_of_kernel())
+        };
+        self.lock_state().all_frontends().for_each(|frontend| match is_left(frontend) {
+            true => frontend.hand_over(mode.timeout),
+            false => frontend.drain(mode.timeout),
         });
     }
 

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, sync_channel};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::ENGINE;
-use super::worker::EngineCommand;
+use super::command::{ENGINE, EngineCommand, ServiceShared};
 use crate::engine::{
     EngineClaim, EngineCounters, EngineDrainReport, EngineError, EngineRequest, EngineService,
     NewConnections,
 };
 use crate::ipvs::service::{IpvsService, IpvsServiceKey};
-use crate::sync::{Mutex, lock};
 
 /// A request that the kernel can serve.
 #[derive(Debug)]
@@ -78,7 +76,7 @@ impl EngineService for IpvsEngineService {
     }
 
     fn counters(&self) -> EngineCounters {
-        lock(&self.shared.0).counters.clone()
+        self.shared.counters()
     }
 }
 
@@ -92,49 +90,8 @@ impl IpvsEngineService {
 
 impl Drop for IpvsEngineService {
     fn drop(&mut self) {
-        if lock(&self.shared.0).finished.is_none() {
+        if !self.shared.is_finished() {
             self.drain(Duration::ZERO, NewConnections::Refused);
         }
-    }
-}
-
-/// What the thread of the engine and the owner of a service share.
-#[derive(Debug, Default)]
-pub(super) struct ServiceShared(Mutex<SharedState>);
-
-#[derive(Debug, Default)]
-struct SharedState {
-    counters: EngineCounters,
-    finished: Option<EngineDrainReport>,
-    waker: Option<Waker>,
-}
-
-impl ServiceShared {
-    pub(super) fn publish(&self, counters: EngineCounters) {
-        lock(&self.0).counters = counters;
-    }
-
-    /// Says that the service has ended. Nothing is open any more.
-    pub(super) fn finish(&self, report: EngineDrainReport) {
-        let waker = {
-            let mut state = lock(&self.0);
-            state.finished = Some(report);
-            for server in state.counters.servers.values_mut() {
-                (server.active, server.inactive) = (0, 0);
-            }
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn poll_finished(&self, context: &mut Context<'_>) -> Poll<EngineDrainReport> {
-        let mut state = lock(&self.0);
-        if let Some(report) = state.finished {
-            return Poll::Ready(report);
-        }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
     }
 }

@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use super::command::{EngineCommand, ServiceShared};
 use super::counters::CounterSums;
-use super::handle::ServiceShared;
+use super::settings::{IpvsSettings, run_daemon};
 use crate::BackendId;
 use crate::backend::{SetSubscription, Snapshot};
 use crate::engine::{EngineDrainReport, EngineProtocol, EngineRequest, NewConnections};
 use crate::ipvs::client::IpvsClient;
+use crate::ipvs::daemon::IpvsDaemon;
 use crate::ipvs::desired::{desired_destinations, draining_destinations};
 use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
 use crate::ipvs::error::IpvsError;
 use crate::ipvs::reconcile::plan_changes;
+use crate::ipvs::request::IpvsRequest;
 use crate::ipvs::service::{IpvsService, IpvsServiceKey, IpvsServiceStatus};
 use crate::ipvs::table::IpvsTable;
 
@@ -28,30 +31,6 @@ const AUDIT_INTERVAL_PER_SERVICE: Duration = Duration::from_millis(20);
 
 /// How often the connections of services that drain are counted.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
-
-/// What the owners of services ask of the thread.
-pub(super) enum EngineCommand {
-    /// Serves a request, in place of the service that has the same key.
-    Begin {
-        request: Box<EngineRequest>,
-        service: IpvsService,
-        owner: Arc<ServiceShared>,
-        reply: SyncSender<Result<(), IpvsError>>,
-    },
-    /// Drains a service and removes it, if it is still this owner's.
-    Drain {
-        key: IpvsServiceKey,
-        owner: Arc<ServiceShared>,
-        within: Duration,
-        new_connections: NewConnections,
-    },
-    /// Forgets a service, and leaves it in the kernel.
-    HandOver(IpvsServiceKey, Arc<ServiceShared>),
-    /// A set has changed.
-    SetChanged,
-    /// Ends the thread, and leaves everything in the kernel.
-    Stop,
-}
 
 /// A service that the engine keeps as its set says.
 struct OwnedService {
@@ -82,6 +61,11 @@ pub(super) struct EngineWorker {
     wake: Arc<ChangeWaker>,
     services: BTreeMap<IpvsServiceKey, OwnedService>,
     next_audit: Instant,
+    settings: IpvsSettings,
+    /// The synchronization daemon that is wanted, once it is known whether there is to be one.
+    daemon: Option<Option<IpvsDaemon>>,
+    /// What was logged of the daemon last.
+    daemon_failure: String,
 }
 
 /// Wakes the thread, by one command for all the changes until it looks.
@@ -117,6 +101,9 @@ impl EngineWorker {
             wake,
             services: BTreeMap::new(),
             next_audit: Instant::now() + MIN_AUDIT_INTERVAL,
+            settings: IpvsSettings::default(),
+            daemon: None,
+            daemon_failure: String::new(),
         }
     }
 
@@ -141,6 +128,14 @@ impl EngineWorker {
                         self.services.remove(&key);
                     }
                     owner.finish(EngineDrainReport::default());
+                }
+                Ok(EngineCommand::Configure(settings)) => {
+                    settings.apply(&mut self.client);
+                    self.settings = settings;
+                }
+                Ok(EngineCommand::RunDaemon(daemon)) => {
+                    self.daemon = Some(daemon);
+                    self.run_daemon();
                 }
                 Ok(EngineCommand::SetChanged) => self.follow_sets(),
                 Ok(EngineCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -177,7 +172,7 @@ impl EngineWorker {
         let mut owned = OwnedService { request, service, owner, subscription, sums, said, drain };
         // Registers the waker.
         let _ = owned.next_snapshot(&self.waker);
-        owned.reconcile(&mut self.client, false);
+        owned.reconcile(&mut self.client);
         if let Some(replaced) = self.services.insert(key, owned) {
             replaced.owner.finish(EngineDrainReport::default());
         }
@@ -203,7 +198,7 @@ impl EngineWorker {
             new_connections,
             connections: begun.unwrap_or_default(),
         });
-        service.reconcile(&mut self.client, false);
+        service.reconcile(&mut self.client);
         if let (Some(drain), None) = (&mut service.drain, begun) {
             drain.connections.0 = drain.connections.1;
         }
@@ -215,7 +210,7 @@ impl EngineWorker {
         let now = Instant::now();
         self.services.retain(|key, service| {
             if service.drain.is_some() {
-                service.reconcile(client, false);
+                service.reconcile(client);
             }
             let Some(drain) = &service.drain else { return true };
             let (begun, left) = drain.connections;
@@ -251,15 +246,27 @@ impl EngineWorker {
         self.wake.is_sent.store(false, Ordering::Release);
         for service in self.services.values_mut() {
             if service.next_snapshot(&self.waker).is_some() {
-                service.reconcile(&mut self.client, false);
+                service.reconcile(&mut self.client);
             }
         }
     }
 
+    /// Runs the synchronization daemon that is wanted. A failure is logged once for as long as it is the same.
+    fn run_daemon(&mut self) {
+        let Some(wanted) = &self.daemon else { return };
+        let result = run_daemon(&mut self.client, wanted.as_ref());
+        let failure = result.err().map(|error| error.to_string()).unwrap_or_default();
+        if !failure.is_empty() && failure != self.daemon_failure {
+            tracing::error!("engine ipvs: {failure}");
+        }
+        self.daemon_failure = failure;
+    }
+
     /// Reads the counters, and repairs what another program has changed.
     fn audit(&mut self) {
+        self.run_daemon();
         for service in self.services.values_mut() {
-            service.reconcile(&mut self.client, true);
+            service.audit(&mut self.client, self.settings.repair);
         }
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         let interval = MIN_AUDIT_INTERVAL.max(AUDIT_INTERVAL_PER_SERVICE.saturating_mul(services));
@@ -291,6 +298,12 @@ fn open_connections(request: &EngineRequest, destinations: &[IpvsDestinationStat
     open.map(u64::from).sum()
 }
 
+/// Returns what failed.
+fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
+    let failures = changes.iter().filter_map(|change| client.apply(change).err());
+    failures.map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
+}
+
 impl OwnedService {
     /// Returns the newest snapshot if there is one that was not returned before, and has the waker woken
     /// by the next.
@@ -303,17 +316,39 @@ impl OwnedService {
         newest
     }
 
-    /// Makes the kernel's service what the set says, and publishes its counters. In an audit, what
-    /// differs is another program's doing.
-    fn reconcile(&mut self, client: &mut IpvsClient, is_audit: bool) {
-        let key = self.service.key;
-        let snapshot = self.subscription.snapshot();
-        let actual = match read_service(client, &key) {
-            Ok(actual) => actual,
-            Err(error) => return self.say(format!("{error}")),
+    /// Makes the kernel's service what the set says, and publishes its counters.
+    fn reconcile(&mut self, client: &mut IpvsClient) {
+        let failures = match self.plan(client) {
+            Ok(changes) => apply_all(client, &changes),
+            Err(error) => error.to_string(),
         };
+        self.say(failures);
+    }
+
+    /// Publishes the service's counters, and says what another program has changed: since the last change
+    /// of the set the kernel had what it says.
+    fn audit(&mut self, client: &mut IpvsClient, repair: bool) {
+        let changes = match self.plan(client) {
+            Ok(changes) if changes.is_empty() => return self.say(String::new()),
+            Ok(changes) => changes,
+            Err(error) => return self.say(error.to_string()),
+        };
+        let service = &self.request.service;
+        let texts: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        let texts = texts.join("; ");
+        if !repair {
+            return self.say(format!("another program changed IPVS; to repair it: {texts}"));
+        }
+        tracing::warn!("service {service}: another program changed IPVS, repaired by: {texts}");
+        let failures = apply_all(client, &changes);
+        self.say(failures);
+    }
+
+    /// Reads what the kernel has, publishes its counters, and returns what is to be changed.
+    fn plan(&mut self, client: &mut IpvsClient) -> Result<Vec<IpvsRequest>, IpvsError> {
+        let snapshot = self.subscription.snapshot();
         let (mut present, mut desired) = (IpvsTable::new(), IpvsTable::new());
-        if let Some((status, destinations)) = actual {
+        if let Some((status, destinations)) = read_service(client, &self.service.key)? {
             let counters = self.sums.add(&status, &destinations, &self.backend_ids(&snapshot));
             if let Some(drain) = &mut self.drain {
                 drain.connections.1 = open_connections(&self.request, &destinations);
@@ -327,17 +362,7 @@ impl OwnedService {
             Some(drain) => draining_destinations(&self.request, &snapshot, drain.new_connections),
         };
         desired.insert(self.service.clone(), destinations);
-        let mut failures = Vec::new();
-        for request in plan_changes(&present, &desired, &BTreeSet::new()) {
-            if is_audit {
-                let service = &self.request.service;
-                tracing::warn!("service {service}: another program changed IPVS: {request}");
-            }
-            if let Err(error) = client.apply(&request) {
-                failures.push(error.to_string());
-            }
-        }
-        self.say(failures.join("; "));
+        Ok(plan_changes(&present, &desired, &BTreeSet::new()))
     }
 
     /// Returns the backends by the addresses of their destinations.

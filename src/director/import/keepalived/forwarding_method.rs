@@ -12,13 +12,13 @@ pub(super) const OTHER_FAMILY: &str =
 
 /// How IPVS forwards to a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum ForwardingMethod {
+pub(super) enum KeepalivedMethod {
     Nat,
     DirectRouting,
     Tunnel,
 }
 
-impl ForwardingMethod {
+impl KeepalivedMethod {
     /// Reads the last directive of these names; an unknown method is reported.
     pub(super) fn read(
         block: &KeepalivedDirective,
@@ -46,7 +46,7 @@ impl ForwardingMethod {
     }
 }
 
-impl fmt::Display for ForwardingMethod {
+impl fmt::Display for KeepalivedMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nat => "NAT",

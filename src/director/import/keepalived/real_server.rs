@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::address_range::parse_address;
 use super::checker::{CheckerDefaults, import_checks};
-use super::forwarding_method::{ForwardingMethod, OTHER_FAMILY};
+use super::forwarding_method::{KeepalivedMethod, OTHER_FAMILY};
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
 use super::values::{ImportedCommand, number, switch};
@@ -23,7 +23,7 @@ const MAX_WEIGHT: u32 = 65_535;
 /// Converts the real servers; returns their total weight, or `None` if there is none.
 pub(super) fn import_servers(
     node: &KeepalivedDirective,
-    method: ForwardingMethod,
+    method: KeepalivedMethod,
     listen: &[SocketAddr],
     global: &GlobalSettings<'_>,
     table: &mut TomlTable,
@@ -86,7 +86,7 @@ fn weight(block: &KeepalivedDirective, min: u32, output: &mut ImportedConfig) ->
 /// Returns the address; a server without a port has that of the service.
 fn server_address(
     server: &KeepalivedDirective,
-    service_method: ForwardingMethod,
+    service_method: KeepalivedMethod,
     listen: &[SocketAddr],
     output: &mut ImportedConfig,
 ) -> Option<SocketAddr> {
@@ -99,7 +99,7 @@ fn server_address(
     let first_port = listen.first().map_or(0, SocketAddr::port);
     let has_one_port = listen.iter().all(|listen| listen.port() == first_port);
     let service_port = if has_one_port { first_port } else { 0 };
-    let method = ForwardingMethod::read(server, &["lvs_method"], output).unwrap_or(service_method);
+    let method = KeepalivedMethod::read(server, &["lvs_method"], output).unwrap_or(service_method);
     if !method.reaches(address, listen) {
         output.report_skipped(&server.position, format!("{}: {OTHER_FAMILY}", server.text()));
         server.mark_all_used();
@@ -107,7 +107,7 @@ fn server_address(
     }
     if address.port() == 0 {
         address.set_port(service_port);
-    } else if method != ForwardingMethod::Nat && service_port != 0 && address.port() != service_port
+    } else if method != KeepalivedMethod::Nat && service_port != 0 && address.port() != service_port
     {
         let report = format!(
             "{}: without NAT keepalived takes the port of the service, {service_port}",

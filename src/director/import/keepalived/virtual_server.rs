@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::address_range::{parse_address, parse_range};
-use super::forwarding_method::{ForwardingMethod, OTHER_FAMILY};
+use super::forwarding_method::{KeepalivedMethod, OTHER_FAMILY};
 use super::global::GlobalSettings;
 use super::real_server::import_servers;
 use super::syntax::KeepalivedDirective;
@@ -87,9 +87,9 @@ fn import_service(
     table.insert("listen", toml_string_array(texts.iter().map(String::as_str)));
     table.insert_string("protocol", protocol);
     import_scheduling(node, protocol, listen[0].is_ipv6(), &mut table, output);
-    let method = ForwardingMethod::read(node, &["lb_kind", "lvs_method"], output);
-    let method = method.unwrap_or(ForwardingMethod::Nat);
-    if method != ForwardingMethod::Nat {
+    let method = KeepalivedMethod::read(node, &["lb_kind", "lvs_method"], output);
+    let method = method.unwrap_or(KeepalivedMethod::Nat);
+    if method != KeepalivedMethod::Nat {
         table.push_comment(format!(
             "{method}: the servers answered clients directly. Here they answer the director."
         ));
@@ -243,7 +243,7 @@ fn import_scheduling(
 /// Converts the sorry server; returns whether there is one.
 fn import_sorry_server(
     node: &KeepalivedDirective,
-    method: ForwardingMethod,
+    method: KeepalivedMethod,
     listen: &[SocketAddr],
     table: &mut TomlTable,
     output: &mut ImportedConfig,
@@ -254,7 +254,7 @@ fn import_sorry_server(
         output.warn(&sorry.position, report);
         return false;
     };
-    let own_method = ForwardingMethod::read(node, &["sorry_server_lvs_method"], output);
+    let own_method = KeepalivedMethod::read(node, &["sorry_server_lvs_method"], output);
     if !own_method.unwrap_or(method).reaches(address, listen) {
         let report = format!("{}: {OTHER_FAMILY}", sorry.text());
         output.report_skipped(&sorry.position, report);
