@@ -18,7 +18,7 @@ use crate::ipvs::kernel_scheduler;
 
 /// The engine that forwards a service's traffic.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase", expecting = "the name of an engine")]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum EngineKind {
     /// This crate's forwarder, in user space.

@@ -68,6 +68,7 @@ pub(super) fn explain(message: &str, text: &str, names: &[String]) -> Option<Str
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "a table",
+        "enum" => "a name",
         "path string" => "a path",
         "IP address" => "an IP address, such as \"10.0.0.1\"",
         "socket address" => "an address with a port, such as \"10.0.0.1:80\"",
