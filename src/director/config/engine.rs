@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
@@ -75,6 +75,12 @@ pub struct TunnelConfig {
     #[serde(default)]
     pub(crate) checksum: TunnelChecksumConfig,
 }
+}
+
+impl Serialize for TunnelConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 /// An encapsulation.
