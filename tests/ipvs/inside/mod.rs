@@ -8,6 +8,8 @@ mod destinations;
 mod director;
 mod reconcile;
 mod refusals;
+#[cfg(feature = "director")]
+mod restart;
 mod services;
 mod sync;
 
