@@ -11,7 +11,7 @@ mod without_module;
 
 use guest::{Guest, GuestKernel};
 
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "ip_vs",
     "ip_vs_dh",
     "ip_vs_fo",
@@ -35,6 +35,7 @@ const MODULES: [&str; 23] = [
     "ip6_tunnel",
     "fou",
     "fou6",
+    "ip_gre",
 ];
 
 fn guest() -> Guest {

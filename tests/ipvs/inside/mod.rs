@@ -12,6 +12,7 @@ mod refusals;
 mod restart;
 mod services;
 mod sync;
+mod traffic;
 
 use std::fs;
 use std::process::Command;
@@ -64,4 +65,14 @@ fn services(ipvs: &mut IpvsClient) -> Vec<IpvsService> {
     let mut services: Vec<_> = statuses.into_iter().map(|status| status.service).collect();
     services.sort_by_key(|service| service.key);
     services
+}
+
+/// Asks until there is an answer. The time limit of the kernel ends what waits in vain.
+fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        std::thread::yield_now();
+    }
 }
