@@ -2,7 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::destination::{IpvsDestination, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum};
+use super::destination::{
+    IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,
+};
 use super::scheduler::kernel_scheduler;
 use super::service::{IpvsNetmask, IpvsPersistence, IpvsProtocol, IpvsService, IpvsServiceKey};
 use crate::backend::{BackendState, Member, Snapshot};
@@ -107,6 +109,27 @@ pub(super) fn draining_destinations(
         destinations.push(IpvsDestination::new(request.address, IpvsForwarding::Local));
     }
     destinations
+}
+
+/// Returns what becomes of destinations that the set has no more: those with TCP connections stay without
+/// new ones until these have ended. With persistence they do not: clients would return to them.
+pub(super) fn leaving_destinations<'a>(
+    request: &EngineRequest,
+    left: impl Iterator<Item = &'a IpvsDestinationStatus>,
+) -> Vec<IpvsDestination> {
+    if request.persistence.is_some() || request.protocol == EngineProtocol::Udp {
+        return Vec::new();
+    }
+    let is_leaving = |status: &&IpvsDestinationStatus| {
+        status.active_connections > 0 && status.destination.forwarding != IpvsForwarding::Local
+    };
+    left.filter(is_leaving)
+        .map(|status| {
+            let mut destination = status.destination.clone();
+            destination.weight = 0;
+            destination
+        })
+        .collect()
 }
 
 /// Returns whether the shares are in the ratio of the weights, as without a slow start.

@@ -16,7 +16,7 @@ use crate::backend::{SetSubscription, Snapshot};
 use crate::engine::{EngineDrainReport, EngineProtocol, EngineRequest, NewConnections};
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::daemon::IpvsDaemon;
-use crate::ipvs::desired::{desired_destinations, draining_destinations};
+use crate::ipvs::desired::{desired_destinations, draining_destinations, leaving_destinations};
 use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
 use crate::ipvs::error::IpvsError;
 use crate::ipvs::reconcile::plan_changes;
@@ -42,6 +42,8 @@ struct OwnedService {
     /// What was logged last, so that what goes on is said once.
     said: String,
     drain: Option<ServiceDrain>,
+    /// Destinations that left the set with connections, which go on until they end.
+    leaving: BTreeSet<SocketAddr>,
 }
 
 /// The end of a service.
@@ -168,8 +170,16 @@ impl EngineWorker {
             Some(_) => {}
         }
         let subscription = request.balancer.backend_set().subscribe();
-        let (said, drain) = (String::new(), None);
-        let mut owned = OwnedService { request, service, owner, subscription, sums, said, drain };
+        let mut owned = OwnedService {
+            request,
+            service,
+            owner,
+            subscription,
+            sums,
+            said: String::new(),
+            drain: None,
+            leaving: BTreeSet::new(),
+        };
         // Registers the waker.
         let _ = owned.next_snapshot(&self.waker);
         owned.reconcile(&mut self.client);
@@ -328,11 +338,20 @@ impl OwnedService {
     /// Publishes the service's counters, and says what another program has changed: since the last change
     /// of the set the kernel had what it says.
     fn audit(&mut self, client: &mut IpvsClient, repair: bool) {
+        let leaving = self.leaving.clone();
         let changes = match self.plan(client) {
-            Ok(changes) if changes.is_empty() => return self.say(String::new()),
             Ok(changes) => changes,
             Err(error) => return self.say(error.to_string()),
         };
+        let has_left = |change: &IpvsRequest| match change {
+            IpvsRequest::RemoveDestination { address, .. } => leaving.contains(address),
+            _ => false,
+        };
+        let (own, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(has_left);
+        let failures = apply_all(client, &own);
+        if changes.is_empty() {
+            return self.say(failures);
+        }
         let service = &self.request.service;
         let texts: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let texts = texts.join("; ");
@@ -348,19 +367,28 @@ impl OwnedService {
     fn plan(&mut self, client: &mut IpvsClient) -> Result<Vec<IpvsRequest>, IpvsError> {
         let snapshot = self.subscription.snapshot();
         let (mut present, mut desired) = (IpvsTable::new(), IpvsTable::new());
-        if let Some((status, destinations)) = read_service(client, &self.service.key)? {
-            let counters = self.sums.add(&status, &destinations, &self.backend_ids(&snapshot));
-            if let Some(drain) = &mut self.drain {
-                drain.connections.1 = open_connections(&self.request, &destinations);
-            }
-            self.owner.publish(counters);
-            let destinations = destinations.into_iter().map(|status| status.destination);
-            present.insert(status.service, destinations);
-        }
-        let destinations = match &self.drain {
+        let mut destinations = match &self.drain {
             None => desired_destinations(&self.request, &snapshot),
             Some(drain) => draining_destinations(&self.request, &snapshot, drain.new_connections),
         };
+        self.leaving.clear();
+        if let Some((status, known)) = read_service(client, &self.service.key)? {
+            let ids = self.backend_ids(&snapshot);
+            let counters = self.sums.add(&status, &known, &ids);
+            if let Some(drain) = &mut self.drain {
+                drain.connections.1 = open_connections(&self.request, &known);
+            }
+            self.owner.publish(counters);
+            let left = known.iter().filter(|status| {
+                let address = status.destination.address;
+                !ids.contains_key(&address)
+                    && !destinations.iter().any(|wanted| wanted.address == address)
+            });
+            let leaving = leaving_destinations(&self.request, left);
+            self.leaving.extend(leaving.iter().map(|destination| destination.address));
+            destinations.extend(leaving);
+            present.insert(status.service, known.into_iter().map(|status| status.destination));
+        }
         desired.insert(self.service.clone(), destinations);
         Ok(plan_changes(&present, &desired, &BTreeSet::new()))
     }

@@ -114,7 +114,7 @@ fn clients_are_served_while_the_director_is_dead_and_when_it_comes_back() {
         assert_eq!(saved(), expected(&[(&a, 1), (&b, 1)]));
 
         // What changed meanwhile is made so by the next one, and no client notices.
-        ipvsadm(&format!("-d -t {VIRTUAL} -r {}", b.address));
+        ipvsadm(&format!("-e -t {VIRTUAL} -r {} -m -w 0", b.address));
         let text = config_text("\"ipvs\"", &[(&a, "weight = 2"), (&b, ""), (&c, "")]);
         let _director = DirectorProcess::start(&text);
         let wanted = expected(&[(&a, 2), (&b, 1), (&c, 1)]);
