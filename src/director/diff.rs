@@ -343,14 +343,14 @@ mod tests {
             texts.extend(parts.filter(|_| is_inline_table).map(|line| less(&line)));
             texts
         };
-        for n in 0..lines.len() {
+        for (n, line) in lines.iter().enumerate() {
             for text in shorter(n) {
                 // The line is needed, or no line of a key.
                 let Ok(less) = read(&text) else { continue };
                 if ReloadPlan::new(&full, &less) != ReloadPlan::default() {
                     seen += 1;
                 } else if format!("{less:?}") != format!("{full:?}") {
-                    unseen.push(lines[n]);
+                    unseen.push(*line);
                 }
             }
         }
