@@ -1,28 +1,22 @@
 //! The thread that asks the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::command::{EngineCommand, ServiceShared};
 use super::counters::CounterSums;
+use super::owned_service::{OwnedService, ServiceDrain, read_service};
 use super::settings::{IpvsSettings, run_daemon};
-use crate::BackendId;
-use crate::backend::{SetSubscription, Snapshot};
-use crate::engine::{EngineDrainReport, EngineProtocol, EngineRequest, NewConnections};
+use crate::engine::{EngineDrainReport, EngineRequest, NewConnections};
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::daemon::IpvsDaemon;
-use crate::ipvs::desired::{desired_destinations, draining_destinations, leaving_destinations};
-use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
+use crate::ipvs::destination::IpvsDestinationStatus;
 use crate::ipvs::error::IpvsError;
-use crate::ipvs::reconcile::plan_changes;
-use crate::ipvs::request::IpvsRequest;
 use crate::ipvs::service::{IpvsService, IpvsServiceKey, IpvsServiceStatus};
-use crate::ipvs::table::IpvsTable;
 
 /// The kernel's own interval of counting.
 const MIN_AUDIT_INTERVAL: Duration = Duration::from_secs(2);
@@ -32,27 +26,10 @@ const AUDIT_INTERVAL_PER_SERVICE: Duration = Duration::from_millis(20);
 /// How often the connections of services that drain are counted.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A service that the engine keeps as its set says.
-struct OwnedService {
-    request: Box<EngineRequest>,
-    service: IpvsService,
-    owner: Arc<ServiceShared>,
-    subscription: SetSubscription<SocketAddr>,
-    sums: CounterSums,
-    /// What was logged last, so that what goes on is said once.
-    said: String,
-    drain: Option<ServiceDrain>,
-    /// Destinations that left the set with connections, which go on until they end.
-    leaving: BTreeSet<SocketAddr>,
-}
-
-/// The end of a service.
-struct ServiceDrain {
-    /// `None` for no limit.
-    deadline: Option<Instant>,
-    new_connections: NewConnections,
-    /// Connections at the beginning, and now.
-    connections: (u64, u64),
+/// Reads the clock.
+#[expect(clippy::disallowed_methods, reason = "the thread is a shell: it waits for real time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The state of the thread.
@@ -102,7 +79,7 @@ impl EngineWorker {
             waker: Waker::from(Arc::clone(&wake)),
             wake,
             services: BTreeMap::new(),
-            next_audit: Instant::now() + MIN_AUDIT_INTERVAL,
+            next_audit: now() + MIN_AUDIT_INTERVAL,
             settings: IpvsSettings::default(),
             daemon: None,
             daemon_failure: String::new(),
@@ -112,7 +89,7 @@ impl EngineWorker {
     /// Runs commands and follows the sets until the engine ends.
     pub(super) fn run(mut self) {
         loop {
-            let mut wait = self.next_audit.saturating_duration_since(Instant::now());
+            let mut wait = self.next_audit.saturating_duration_since(now());
             if self.services.values().any(|service| service.drain.is_some()) {
                 wait = wait.min(DRAIN_INTERVAL);
             }
@@ -141,7 +118,7 @@ impl EngineWorker {
                 }
                 Ok(EngineCommand::SetChanged) => self.follow_sets(),
                 Ok(EngineCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= self.next_audit => self.audit(),
+                Err(RecvTimeoutError::Timeout) if now() >= self.next_audit => self.audit(),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.end_drained();
@@ -200,7 +177,7 @@ impl EngineWorker {
         let Some(service) = service.filter(|service| Arc::ptr_eq(&service.owner, owner)) else {
             return owner.finish(EngineDrainReport::default());
         };
-        let now = Instant::now();
+        let now = now();
         // A second call may shorten the time.
         let begun = service.drain.as_ref().map(|drain| drain.connections);
         service.drain = Some(ServiceDrain {
@@ -217,7 +194,7 @@ impl EngineWorker {
     /// Removes the services that have drained. One that the kernel does not remove is tried again.
     fn end_drained(&mut self) {
         let client = &mut self.client;
-        let now = Instant::now();
+        let now = now();
         self.services.retain(|key, service| {
             if service.drain.is_some() {
                 service.reconcile(client);
@@ -280,133 +257,6 @@ impl EngineWorker {
         }
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         let interval = MIN_AUDIT_INTERVAL.max(AUDIT_INTERVAL_PER_SERVICE.saturating_mul(services));
-        self.next_audit = Instant::now() + interval;
-    }
-}
-
-fn read_service(
-    client: &mut IpvsClient,
-    key: &IpvsServiceKey,
-) -> Result<Option<(IpvsServiceStatus, Vec<IpvsDestinationStatus>)>, IpvsError> {
-    match client.service(key) {
-        Ok(status) => Ok(Some((status, client.destinations(key)?))),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns how many connections the destinations have; those to this machine itself do not count, because
-/// they do without the service.
-fn open_connections(request: &EngineRequest, destinations: &[IpvsDestinationStatus]) -> u64 {
-    let elsewhere =
-        destinations.iter().filter(|status| status.destination.forwarding != IpvsForwarding::Local);
-    let open = elsewhere.map(|status| match request.protocol {
-        // The kernel counts every flow as inactive.
-        EngineProtocol::Udp => status.inactive_connections,
-        _ => status.active_connections,
-    });
-    open.map(u64::from).sum()
-}
-
-/// Returns what failed.
-fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
-    let failures = changes.iter().filter_map(|change| client.apply(change).err());
-    failures.map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
-}
-
-impl OwnedService {
-    /// Returns the newest snapshot if there is one that was not returned before, and has the waker woken
-    /// by the next.
-    fn next_snapshot(&mut self, waker: &Waker) -> Option<Arc<Snapshot<SocketAddr>>> {
-        let mut context = Context::from_waker(waker);
-        let mut newest = None;
-        while let Poll::Ready(Some(snapshot)) = self.subscription.poll_changed(&mut context) {
-            newest = Some(snapshot);
-        }
-        newest
-    }
-
-    /// Makes the kernel's service what the set says, and publishes its counters.
-    fn reconcile(&mut self, client: &mut IpvsClient) {
-        let failures = match self.plan(client) {
-            Ok(changes) => apply_all(client, &changes),
-            Err(error) => error.to_string(),
-        };
-        self.say(failures);
-    }
-
-    /// Publishes the service's counters, and says what another program has changed: since the last change
-    /// of the set the kernel had what it says.
-    fn audit(&mut self, client: &mut IpvsClient, repair: bool) {
-        let leaving = self.leaving.clone();
-        let changes = match self.plan(client) {
-            Ok(changes) => changes,
-            Err(error) => return self.say(error.to_string()),
-        };
-        let has_left = |change: &IpvsRequest| match change {
-            IpvsRequest::RemoveDestination { address, .. } => leaving.contains(address),
-            _ => false,
-        };
-        let (own, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(has_left);
-        let failures = apply_all(client, &own);
-        if changes.is_empty() {
-            return self.say(failures);
-        }
-        let service = &self.request.service;
-        let texts: Vec<_> = changes.iter().map(ToString::to_string).collect();
-        let texts = texts.join("; ");
-        if !repair {
-            return self.say(format!("another program changed IPVS; to repair it: {texts}"));
-        }
-        tracing::warn!("service {service}: another program changed IPVS, repaired by: {texts}");
-        let failures = apply_all(client, &changes);
-        self.say(failures);
-    }
-
-    /// Reads what the kernel has, publishes its counters, and returns what is to be changed.
-    fn plan(&mut self, client: &mut IpvsClient) -> Result<Vec<IpvsRequest>, IpvsError> {
-        let snapshot = self.subscription.snapshot();
-        let (mut present, mut desired) = (IpvsTable::new(), IpvsTable::new());
-        let mut destinations = match &self.drain {
-            None => desired_destinations(&self.request, &snapshot),
-            Some(drain) => draining_destinations(&self.request, &snapshot, drain.new_connections),
-        };
-        self.leaving.clear();
-        if let Some((status, known)) = read_service(client, &self.service.key)? {
-            let ids = self.backend_ids(&snapshot);
-            let counters = self.sums.add(&status, &known, &ids);
-            if let Some(drain) = &mut self.drain {
-                drain.connections.1 = open_connections(&self.request, &known);
-            }
-            self.owner.publish(counters);
-            let left = known.iter().filter(|status| {
-                let address = status.destination.address;
-                !ids.contains_key(&address)
-                    && !destinations.iter().any(|wanted| wanted.address == address)
-            });
-            let leaving = leaving_destinations(&self.request, left);
-            self.leaving.extend(leaving.iter().map(|destination| destination.address));
-            destinations.extend(leaving);
-            present.insert(status.service, known.into_iter().map(|status| status.destination));
-        }
-        desired.insert(self.service.clone(), destinations);
-        Ok(plan_changes(&present, &desired, &BTreeSet::new()))
-    }
-
-    /// Returns the backends by the addresses of their destinations.
-    fn backend_ids(&self, snapshot: &Snapshot<SocketAddr>) -> BTreeMap<SocketAddr, BackendId> {
-        let backends = snapshot.backends().iter();
-        let ids = backends.map(|backend| {
-            (self.request.destination_address(*backend.target()), backend.id().clone())
-        });
-        ids.collect()
-    }
-
-    /// Logs what failed, once for as long as it is the same.
-    fn say(&mut self, failures: String) {
-        if !failures.is_empty() && failures != self.said {
-            tracing::error!("service {}: engine ipvs: {failures}", self.request.service);
-        }
-        self.said = failures;
+        self.next_audit = now() + interval;
     }
 }

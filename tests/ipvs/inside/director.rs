@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lvs::director::{BackendAdminState, Director, DirectorConfig, ServerChange};
 
@@ -77,10 +77,13 @@ pub(super) fn ask(times: usize) -> String {
 }
 
 pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "timed out waiting until {what}: {:?}", saved());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let poll = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, poll).await.is_err() {
+        panic!("timed out waiting until {what}: {:?}", saved());
     }
 }
 
