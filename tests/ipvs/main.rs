@@ -39,7 +39,10 @@ const MODULES: [&str; 24] = [
 ];
 
 fn guest() -> Guest {
-    Guest::new("inside::").modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"])
+    let guest = Guest::new("inside::").modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"]);
+    #[cfg(feature = "cli")]
+    let guest = guest.programs(&[env!("CARGO_BIN_EXE_lvs")]);
+    guest
 }
 
 #[test]

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::client::AdminArgs;
 use crate::ctl::CtlArgs;
+use crate::ipvs::IpvsArgs;
 use crate::run::RunArgs;
 use crate::top::TopArgs;
 
@@ -15,7 +16,7 @@ use crate::top::TopArgs;
 ///
 /// `lvs run` is the director, a server that forwards connections. `lvs check` validates its
 /// configuration and `lvs import` makes one. `lvs ctl` and `lvs top` show and change a director that
-/// runs. The options below may stand before a subcommand that has them, or after it.
+/// runs, `lvs ipvs` the kernel's IPVS. The options below may stand before a subcommand that has them, or after it.
 #[derive(Debug, Parser)]
 #[command(name = "lvs", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -68,6 +69,13 @@ pub(crate) enum CliCommand {
     /// state, `s` sorts otherwise. `d` drains the server, `u` lets it get connections again, `x` disables
     /// it, `+` and `-` change its weight; each change is confirmed by `y`. `q` ends the program.
     Top(TopArgs),
+    /// Lists and changes the kernel's IPVS, with the arguments and the output of ipvsadm.
+    ///
+    /// It takes the place of ipvsadm when the program is linked under its name: as `ipvsadm`,
+    /// `ipvsadm-save` and `ipvsadm-restore` it is ipvsadm. The first option is the command; without one,
+    /// the services are listed.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Ipvs(IpvsArgs),
     /// Prints a script that completes `lvs` in a shell.
     Completions {
         /// The shell.
@@ -101,12 +109,15 @@ impl CheckArgs {
 impl Cli {
     /// Parses the arguments of the process; prints help or an error and exits where they ask for it.
     pub(crate) fn parse_command() -> CliCommand {
+        if let Some(args) = IpvsArgs::of_linked_name(std::env::args_os()) {
+            return CliCommand::Ipvs(args);
+        }
         Self::parse().into_command().unwrap_or_else(|error| error.exit())
     }
 
     /// Returns the definition that completions and man pages are made from.
     pub(crate) fn definition() -> clap::Command {
-        Self::command()
+        Self::command().mut_subcommand("ipvs", IpvsArgs::document)
     }
 
     /// Gives the options that stand before the subcommand to the subcommand.
@@ -144,8 +155,10 @@ impl Cli {
                 own.operator = own.operator.take().or(operator.take());
                 merge_admin(&mut own.admin, &mut own.token, before.take());
             }
-            CliCommand::Import { .. } | CliCommand::Completions { .. } | CliCommand::Man { .. } => {
-            }
+            CliCommand::Import { .. }
+            | CliCommand::Ipvs(_)
+            | CliCommand::Completions { .. }
+            | CliCommand::Man { .. } => {}
         }
         if config.is_some() {
             return Err(conflict("the option --config is for `lvs run` and `lvs check`"));

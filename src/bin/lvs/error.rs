@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use lvs::director::{DirectorConfigError, DirectorError, ImportError};
 use lvs::forward::handover::HandoverError;
 
+use crate::ipvs::IpvsCommandError;
 use crate::output;
 
 /// An error of a subcommand.
@@ -54,6 +55,18 @@ pub(crate) enum CliError {
     Refused(String),
     #[error("the director has no service {0:?}")]
     UnknownService(String),
+    #[error(transparent)]
+    Ipvs(#[from] IpvsCommandError),
+}
+
+impl CliError {
+    /// Returns the exit code of the program.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Ipvs(error) => error.exit_code().into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
 }
 
 /// Prints an error, and returns the exit code.
@@ -70,7 +83,7 @@ pub(crate) fn exit_code(result: Result<(), CliError>) -> ExitCode {
             for line in with_causes(&error).lines() {
                 output::complain(&format!("error: {line}\n"));
             }
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }

@@ -7,6 +7,7 @@
 //! lvs import /etc/keepalived/keepalived.conf
 //! lvs ctl list
 //! lvs top
+//! lvs ipvs -Ln
 //! ```
 //! [`arguments`] has the subcommands and options, from which `lvs completions` and `lvs man` make shell
 //! completions and man pages too.
@@ -19,6 +20,7 @@ mod demo;
 mod demo_server;
 mod display;
 mod error;
+mod ipvs;
 mod logs;
 mod output;
 mod program;
@@ -72,6 +74,7 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
         }
         CliCommand::Ctl(args) => ctl::run(args).await,
         CliCommand::Top(args) => top::run(args).await,
+        CliCommand::Ipvs(args) => ipvs::run(args),
         CliCommand::Completions { shell } => reference::print_completions(Cli::definition(), shell),
         CliCommand::Man { output } => reference::man(Cli::definition(), output.as_deref()),
     }

@@ -80,7 +80,8 @@ impl Guest {
         self
     }
 
-    /// Makes programs available that this machine has.
+    /// Makes programs available that this machine has: of its system by their names, others by their
+    /// paths.
     pub(crate) fn programs(mut self, programs: &[&'static str]) -> Self {
         self.programs.extend(programs);
         self

@@ -6,6 +6,8 @@ mod counters;
 mod destinations;
 #[cfg(feature = "director")]
 mod director;
+#[cfg(feature = "cli")]
+mod program;
 mod reconcile;
 mod refusals;
 #[cfg(feature = "director")]
