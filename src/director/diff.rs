@@ -323,6 +323,7 @@ mod tests {
         // Other files are not part of the text, and a value that is the default changes nothing.
         let example = example.replacen("include", "# include", 1);
         let example = example.replacen("drain_timeout = \"10s\"", "drain_timeout = \"11s\"", 1);
+        let example = example.replacen("\nengine = \"proxy\"", "\n# engine", 1);
         let full = read(&example).expect("sound");
         let lines: Vec<_> = example.lines().collect();
         let (mut seen, mut unseen) = (0, Vec::new());
