@@ -169,6 +169,16 @@ impl ServiceConfig {
     }
 }
 
+impl ServiceConfig {
+    /// Checks a server that is added to a service which runs.
+    pub(crate) fn validate_added(&self, server: &RealServer) -> Result<(), ConfigProblem> {
+        server.forwarding_method()?;
+        let alone = Self { servers: vec![server.clone()], ..self.clone() };
+        let problem = validate_engines(&alone).0.into_iter().next();
+        problem.map_or(Ok(()), Err)
+    }
+}
+
 impl RealServer {
     /// Returns the server's method under its identifier; of a configuration that was not refused.
     pub(crate) fn method_entry(&self) -> (BackendId, ForwardingMethod) {
