@@ -111,25 +111,21 @@ pub(super) fn draining_destinations(
     destinations
 }
 
-/// Returns what becomes of destinations that the set has no more: those with TCP connections stay without
-/// new ones until these have ended. With persistence they do not: clients would return to them.
-pub(super) fn leaving_destinations<'a>(
+/// Returns whether a destination that the set has no more stays for its TCP connections, with weight 0. With
+/// persistence it does not: clients would return to it. `has_settled` says that connections that had begun
+/// when it left are established.
+pub(super) fn may_have_connections(
     request: &EngineRequest,
-    left: impl Iterator<Item = &'a IpvsDestinationStatus>,
-) -> Vec<IpvsDestination> {
-    if request.persistence.is_some() || request.protocol == EngineProtocol::Udp {
-        return Vec::new();
-    }
-    let is_leaving = |status: &&IpvsDestinationStatus| {
-        status.active_connections > 0 && status.destination.forwarding != IpvsForwarding::Local
-    };
-    left.filter(is_leaving)
-        .map(|status| {
-            let mut destination = status.destination.clone();
-            destination.weight = 0;
-            destination
-        })
-        .collect()
+    status: &IpvsDestinationStatus,
+    has_settled: bool,
+) -> bool {
+    let ends_at_once = request.persistence.is_some() || request.protocol == EngineProtocol::Udp;
+    // One may begin until it has weight 0.
+    let may_begin = status.destination.weight > 0;
+    let may_be_established = status.inactive_connections > 0 && !has_settled;
+    !ends_at_once
+        && status.destination.forwarding != IpvsForwarding::Local
+        && (status.active_connections > 0 || may_begin || may_be_established)
 }
 
 /// Returns whether the shares are in the ratio of the weights, as without a slow start.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::command::ServiceShared;
 use super::counters::CounterSums;
@@ -12,7 +12,7 @@ use crate::BackendId;
 use crate::backend::{SetSubscription, Snapshot};
 use crate::engine::{EngineProtocol, EngineRequest, NewConnections};
 use crate::ipvs::client::IpvsClient;
-use crate::ipvs::desired::{desired_destinations, draining_destinations, leaving_destinations};
+use crate::ipvs::desired::{desired_destinations, draining_destinations, may_have_connections};
 use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
 use crate::ipvs::error::IpvsError;
 use crate::ipvs::reconcile::plan_changes;
@@ -30,8 +30,8 @@ pub(super) struct OwnedService {
     /// What was logged last, so that what goes on is said once.
     pub(super) said: String,
     pub(super) drain: Option<ServiceDrain>,
-    /// Destinations that left the set with connections, which go on until they end.
-    pub(super) leaving: BTreeSet<SocketAddr>,
+    /// Destinations that left the set, and when: they stay until their connections have ended.
+    pub(super) leaving: BTreeMap<SocketAddr, Instant>,
 }
 
 /// The end of a service.
@@ -39,8 +39,24 @@ pub(super) struct ServiceDrain {
     /// `None` for no limit.
     pub(super) deadline: Option<Instant>,
     pub(super) new_connections: NewConnections,
+    pub(super) begun_at: Instant,
     /// Connections at the beginning, and now.
     pub(super) connections: (u64, u64),
+    /// Whether the kernel has connections now that may be beginning.
+    pub(super) is_unsettled: bool,
+}
+
+/// The time after which a connection that had begun without being established has been so, or will not.
+/// The kernel counts those that begin with those that have ended.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+impl ServiceDrain {
+    /// Returns whether the service may be removed.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let is_settled = !self.is_unsettled || now >= self.begun_at + SETTLE_TIME;
+        (self.connections.1 == 0 && is_settled)
+            || self.deadline.is_some_and(|deadline| now >= deadline)
+    }
 }
 
 pub(super) fn read_service(
@@ -67,6 +83,10 @@ fn open_connections(request: &EngineRequest, destinations: &[IpvsDestinationStat
     open.map(u64::from).sum()
 }
 
+fn has_unsettled(destinations: &[IpvsDestinationStatus]) -> bool {
+    destinations.iter().any(|status| status.inactive_connections > 0)
+}
+
 /// Returns what failed.
 fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
     let failures = changes.iter().filter_map(|change| client.apply(change).err());
@@ -74,6 +94,11 @@ fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
 }
 
 impl OwnedService {
+    /// Returns whether connections are waited for.
+    pub(super) fn is_ending(&self) -> bool {
+        self.drain.is_some() || !self.leaving.is_empty()
+    }
+
     /// Returns the newest snapshot if there is one that was not returned before, and has the waker woken
     /// by the next.
     pub(super) fn next_snapshot(&mut self, waker: &Waker) -> Option<Arc<Snapshot<SocketAddr>>> {
@@ -86,8 +111,8 @@ impl OwnedService {
     }
 
     /// Makes the kernel's service what the set says, and publishes its counters.
-    pub(super) fn reconcile(&mut self, client: &mut IpvsClient) {
-        let failures = match self.plan(client) {
+    pub(super) fn reconcile(&mut self, client: &mut IpvsClient, now: Instant) {
+        let failures = match self.plan(client, now) {
             Ok(changes) => apply_all(client, &changes),
             Err(error) => error.to_string(),
         };
@@ -96,14 +121,14 @@ impl OwnedService {
 
     /// Publishes the service's counters, and says what another program has changed: since the last change
     /// of the set the kernel had what it says.
-    pub(super) fn audit(&mut self, client: &mut IpvsClient, repair: bool) {
+    pub(super) fn audit(&mut self, client: &mut IpvsClient, repair: bool, now: Instant) {
         let leaving = self.leaving.clone();
-        let changes = match self.plan(client) {
+        let changes = match self.plan(client, now) {
             Ok(changes) => changes,
             Err(error) => return self.say(error.to_string()),
         };
         let has_left = |change: &IpvsRequest| match change {
-            IpvsRequest::RemoveDestination { address, .. } => leaving.contains(address),
+            IpvsRequest::RemoveDestination { address, .. } => leaving.contains_key(address),
             _ => false,
         };
         let (own, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(has_left);
@@ -123,29 +148,39 @@ impl OwnedService {
     }
 
     /// Reads what the kernel has, publishes its counters, and returns what is to be changed.
-    fn plan(&mut self, client: &mut IpvsClient) -> Result<Vec<IpvsRequest>, IpvsError> {
+    fn plan(
+        &mut self,
+        client: &mut IpvsClient,
+        now: Instant,
+    ) -> Result<Vec<IpvsRequest>, IpvsError> {
         let snapshot = self.subscription.snapshot();
         let (mut present, mut desired) = (IpvsTable::new(), IpvsTable::new());
         let mut destinations = match &self.drain {
             None => desired_destinations(&self.request, &snapshot),
             Some(drain) => draining_destinations(&self.request, &snapshot, drain.new_connections),
         };
-        self.leaving.clear();
+        let leaving = std::mem::take(&mut self.leaving);
         if let Some((status, known)) = read_service(client, &self.service.key)? {
             let ids = self.backend_ids(&snapshot);
             let counters = self.sums.add(&status, &known, &ids);
             if let Some(drain) = &mut self.drain {
                 drain.connections.1 = open_connections(&self.request, &known);
+                drain.is_unsettled = has_unsettled(&known);
             }
             self.owner.publish(counters);
-            let left = known.iter().filter(|status| {
+            for status in &known {
                 let address = status.destination.address;
-                !ids.contains_key(&address)
-                    && !destinations.iter().any(|wanted| wanted.address == address)
-            });
-            let leaving = leaving_destinations(&self.request, left);
-            self.leaving.extend(leaving.iter().map(|destination| destination.address));
-            destinations.extend(leaving);
+                let is_wanted = ids.contains_key(&address)
+                    || destinations.iter().any(|wanted| wanted.address == address);
+                let since = leaving.get(&address).copied().unwrap_or(now);
+                let has_settled = now >= since + SETTLE_TIME;
+                if !is_wanted && may_have_connections(&self.request, status, has_settled) {
+                    let mut destination = status.destination.clone();
+                    destination.weight = 0;
+                    destinations.push(destination);
+                    self.leaving.insert(address, since);
+                }
+            }
             present.insert(status.service, known.into_iter().map(|status| status.destination));
         }
         desired.insert(self.service.clone(), destinations);

@@ -1,6 +1,6 @@
 //! The thread that asks the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -90,7 +90,7 @@ impl EngineWorker {
     pub(super) fn run(mut self) {
         loop {
             let mut wait = self.next_audit.saturating_duration_since(now());
-            if self.services.values().any(|service| service.drain.is_some()) {
+            if self.services.values().any(OwnedService::is_ending) {
                 wait = wait.min(DRAIN_INTERVAL);
             }
             match self.received.recv_timeout(wait) {
@@ -119,7 +119,7 @@ impl EngineWorker {
                 Ok(EngineCommand::SetChanged) => self.follow_sets(),
                 Ok(EngineCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if now() >= self.next_audit => self.audit(),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.end_leaving(),
             }
             self.end_drained();
         }
@@ -155,11 +155,11 @@ impl EngineWorker {
             sums,
             said: String::new(),
             drain: None,
-            leaving: BTreeSet::new(),
+            leaving: BTreeMap::new(),
         };
         // Registers the waker.
         let _ = owned.next_snapshot(&self.waker);
-        owned.reconcile(&mut self.client);
+        owned.reconcile(&mut self.client, now());
         if let Some(replaced) = self.services.insert(key, owned) {
             replaced.owner.finish(EngineDrainReport::default());
         }
@@ -179,16 +179,26 @@ impl EngineWorker {
         };
         let now = now();
         // A second call may shorten the time.
-        let begun = service.drain.as_ref().map(|drain| drain.connections);
+        let begun = service.drain.as_ref().map(|drain| (drain.begun_at, drain.connections));
+        let (begun_at, connections) = begun.unwrap_or((now, (0, 0)));
         service.drain = Some(ServiceDrain {
             deadline: now.checked_add(within),
             new_connections,
-            connections: begun.unwrap_or_default(),
+            begun_at,
+            connections,
+            is_unsettled: true,
         });
-        service.reconcile(&mut self.client);
+        service.reconcile(&mut self.client, now);
         if let (Some(drain), None) = (&mut service.drain, begun) {
             drain.connections.0 = drain.connections.1;
         }
+    }
+
+    /// Removes the destinations that have left the sets, when their connections have ended.
+    fn end_leaving(&mut self) {
+        let services = self.services.values_mut().filter(|service| !service.leaving.is_empty());
+        let (now, repair) = (now(), self.settings.repair);
+        services.for_each(|service| service.audit(&mut self.client, repair, now));
     }
 
     /// Removes the services that have drained. One that the kernel does not remove is tried again.
@@ -197,13 +207,13 @@ impl EngineWorker {
         let now = now();
         self.services.retain(|key, service| {
             if service.drain.is_some() {
-                service.reconcile(client);
+                service.reconcile(client, now);
             }
             let Some(drain) = &service.drain else { return true };
-            let (begun, left) = drain.connections;
-            if left > 0 && drain.deadline.is_none_or(|deadline| now < deadline) {
+            if !drain.is_over(now) {
                 return true;
             }
+            let (begun, left) = drain.connections;
             match client.remove_service(key) {
                 Err(error) if !error.is_absent() => {
                     service.say(error.to_string());
@@ -233,7 +243,7 @@ impl EngineWorker {
         self.wake.is_sent.store(false, Ordering::Release);
         for service in self.services.values_mut() {
             if service.next_snapshot(&self.waker).is_some() {
-                service.reconcile(&mut self.client);
+                service.reconcile(&mut self.client, now());
             }
         }
     }
@@ -253,7 +263,7 @@ impl EngineWorker {
     fn audit(&mut self) {
         self.run_daemon();
         for service in self.services.values_mut() {
-            service.audit(&mut self.client, self.settings.repair);
+            service.audit(&mut self.client, self.settings.repair, now());
         }
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         let interval = MIN_AUDIT_INTERVAL.max(AUDIT_INTERVAL_PER_SERVICE.saturating_mul(services));
