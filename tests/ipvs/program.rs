@@ -140,10 +140,10 @@ fn sorted(lines: &str) -> Vec<&str> {
     lines
 }
 
-fn add_table() {
-    for line in TABLE.lines() {
-        ipvsadm(line);
-    }
+/// Adds the table by one of both programs.
+fn add_table(program: &str) {
+    let (code, printed, has_error) = execute(program, "ipvsadm", &["-R"], TABLE);
+    assert_eq!((code, &*printed, has_error), (Some(0), "", false), "{program} -R");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn every_list_is_that_of_ipvsadm() {
         assert_eq!(compare(line).0, Some(0), "{line}, of an empty table");
     }
     ipvsadm("--set 901 121 301");
-    add_table();
+    add_table("ipvsadm");
     for line in LISTS {
         let (code, printed, _) = compare(line);
         assert_eq!(code, Some(0), "{line}");
@@ -239,7 +239,7 @@ fn changes_have_the_effect_and_the_exit_code_of_ipvsadm() {
     if !guest::enter() {
         return;
     }
-    let more = "\
+    let changes = "\
 -A -t 10.0.0.1:80
 -A -t 10.0.0.9:80 -s nosuch
 -E -t 10.0.0.1:80 -s wrr -p 77
@@ -290,13 +290,13 @@ nosuch
 -a -t 10.0.0.4:80 -r 10.0.1.1 -x 5 -y 6
 --add-server --tcp-service=10.0.0.4:80 --real-server=10.0.1.1 --weight=5 --ipip
 ";
-    let lines: Vec<_> = TABLE.lines().chain(more.lines()).collect();
     let mut tables = Vec::new();
-    for execute_line in [original, linked] {
+    for (program, execute_line) in [("ipvsadm", original as fn(&str) -> Printed), ("lvs", linked)] {
         ipvsadm("-C");
         ipvsadm("--set 900 120 300");
-        let results: Vec<_> = lines
-            .iter()
+        add_table(program);
+        let results: Vec<_> = changes
+            .lines()
             .map(|line| {
                 let (code, _, has_error) = execute_line(line);
                 (line, code, has_error)
@@ -322,7 +322,7 @@ fn what_is_saved_is_restored_by_both() {
     if !guest::enter() {
         return;
     }
-    add_table();
+    add_table("ipvsadm");
     let saved = ipvsadm("-Sn");
     assert!(saved.lines().count() > 25, "{saved}");
     let programs = [("lvs", "ipvsadm", "ipvsadm-restore"), ("ipvsadm", "ipvsadm", "ipvsadm")];
