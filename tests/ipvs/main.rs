@@ -1,11 +1,13 @@
 //! The client of the kernel's IPVS, in kernels that have it: user-mode Linux, and a kernel of Debian's in
-//! QEMU. Those kernels run the tests of `inside`, which are ignored elsewhere.
+//! QEMU. Those kernels run the tests of `inside` and `program`, which are ignored elsewhere.
 #![cfg(all(feature = "ipvs", target_os = "linux", not(lvs_loom)))]
 
 #[path = "../common/guest/mod.rs"]
 mod guest;
 mod inside;
 mod plan;
+#[cfg(feature = "cli")]
+mod program;
 mod random_tables;
 mod without_module;
 
@@ -38,21 +40,24 @@ const MODULES: [&str; 24] = [
     "ip_gre",
 ];
 
-fn guest() -> Guest {
-    let guest = Guest::new("inside::").modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"]);
-    #[cfg(feature = "cli")]
-    let guest = guest.programs(&[env!("CARGO_BIN_EXE_lvs")]);
-    guest
+fn guest(filter: &'static str) -> Guest {
+    Guest::new(filter).modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"])
 }
 
 #[test]
 fn in_user_mode_linux() {
-    guest().run(GuestKernel::UserMode);
+    guest("inside::").run(GuestKernel::UserMode);
 }
 
 #[test]
 fn in_a_kernel_of_debian() {
-    guest().run(GuestKernel::Qemu);
+    guest("inside::").run(GuestKernel::Qemu);
+}
+
+#[test]
+#[cfg(feature = "cli")]
+fn the_program_in_user_mode_linux() {
+    guest("program::").programs(&[env!("CARGO_BIN_EXE_lvs")]).run(GuestKernel::UserMode);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::world::{Folder, output};
 
-const SUBCOMMANDS: [&str; 7] = ["run", "check", "import", "ctl", "top", "completions", "man"];
+const SUBCOMMANDS: [&str; 8] =
+    ["run", "check", "import", "ctl", "top", "ipvs", "completions", "man"];
 const CTL_COMMANDS: [&str; 8] = ["list", "add", "edit", "delete", "drain", "up", "down", "zero"];
 
 #[test]
@@ -83,4 +84,35 @@ fn there_is_a_man_page_for_every_subcommand() {
     }
     let list = fs::read_to_string(folder.path("pages/lvs-ctl-list.8")).expect("a page");
     assert!(list.contains("Lists services and servers"), "{list}");
+    let ipvs = fs::read_to_string(folder.path("pages/lvs-ipvs.8")).expect("a page");
+    for option in ["\\-\\-tcp\\-service", "\\-\\-set", "\\-\\-version", "\\-\\-persistent"] {
+        assert!(ipvs.contains(option), "{option}: {ipvs}");
+    }
+}
+
+#[test]
+fn the_arguments_of_ipvs_are_those_of_ipvsadm() {
+    for flag in ["-h", "--help"] {
+        let (code, help, _) = output(&["ipvs", flag]);
+        assert_eq!(code, Some(0));
+        assert!(help.contains("-f, --fwmark-service MARK"), "{help}");
+        assert!(help.contains("lvs ipvs COMMAND"), "{help}");
+    }
+    for flag in ["-v", "--version"] {
+        let (code, version, _) = output(&["ipvs", flag]);
+        assert_eq!(code, Some(0));
+        assert!(version.starts_with("ipvsadm v1.31 "), "{version}");
+    }
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["ipvs", "-A", "-t", "10.0.0.1"], 2, "must be persistent: add --persistent"),
+        (&["ipvs", "--add-service", "-w", "1"], 2, "--add-service needs --tcp-service"),
+        (&["ipvs", "-n", "-L"], 255, "the first option must be a command"),
+        (&["ipvs", "web"], 255, "the first option must be a command"),
+        (&["--admin", "127.0.0.1:9000", "ipvs", "-L"], 2, "--admin and --token are for `lvs ctl`"),
+    ];
+    for (words, expected, reason) in cases {
+        let (code, stdout, stderr) = output(words);
+        assert_eq!((code, &*stdout), (Some(expected), ""), "{words:?}");
+        assert!(stderr.contains(reason), "{words:?}: {stderr}");
+    }
 }

@@ -46,12 +46,19 @@ const MAX_IMPORT_FILE: u64 = 16 << 20;
 /// How long the end of the program waits for a reader of its last lines.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let command = Cli::parse_command();
-    let code = error::exit_code(execute(command).await);
+fn main() -> ExitCode {
+    let code = error::exit_code(match Cli::parse_command() {
+        // Scripts call it often, and it waits for the kernel only.
+        CliCommand::Ipvs(args) => ipvs::run(args),
+        command => in_runtime(command),
+    });
     output::flush(FLUSH_LIMIT);
     code
+}
+
+#[tokio::main]
+async fn in_runtime(command: CliCommand) -> Result<(), CliError> {
+    execute(command).await
 }
 
 async fn execute(command: CliCommand) -> Result<(), CliError> {

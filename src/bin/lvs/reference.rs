@@ -47,6 +47,10 @@ const MORE: [(&str, &[(&str, &str)]); 5] = [
             ("0", "Success; of lvs run: the director has ended in order."),
             ("1", "An error, which standard error names with its cause."),
             ("2", "The arguments are wrong."),
+            (
+                "255",
+                "Of lvs ipvs, as of ipvsadm: the kernel refuses a change, or an option is unknown.",
+            ),
             ("130", "A second signal ended lvs run before its connections had ended."),
         ],
     ),

@@ -196,7 +196,7 @@ fn what_others_change_is_repaired_and_what_is_theirs_is_left() {
         let mut expected = expected(&[(&a, 1), (&b, 1)]);
         expected.extend(foreign.clone());
         expected.sort();
-        assert_eq!(saved(), expected);
+        until("the service is as configured", || saved() == expected).await;
         for change in [
             format!("-d -t {VIRTUAL} -r {}", a.address),
             format!("-e -t {VIRTUAL} -r {} -m -w 9", b.address),

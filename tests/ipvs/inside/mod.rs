@@ -6,8 +6,6 @@ mod counters;
 mod destinations;
 #[cfg(feature = "director")]
 mod director;
-#[cfg(feature = "cli")]
-mod program;
 mod reconcile;
 mod refusals;
 #[cfg(feature = "director")]
@@ -17,22 +15,34 @@ mod sync;
 mod traffic;
 
 use std::fs;
+use std::io::Read as _;
 use std::process::Command;
 
 use lvs::ipvs::{IpvsClient, IpvsService, IpvsServiceKey};
 
 /// Reads a file of the network namespace that this thread is in.
+///
+/// In one piece where it fits: between two reads the kernel finds its place in the list of services by
+/// counting those of its namespace, while it reads it counts those of all, and so leaves some out.
 fn proc_net(name: &str) -> String {
-    fs::read_to_string(format!("/proc/thread-self/net/{name}")).expect("a readable file")
+    let path = format!("/proc/thread-self/net/{name}");
+    let mut file = fs::File::open(path).expect("a readable file");
+    let (mut text, mut buffer) = (Vec::new(), [0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer).expect("a readable file") {
+            0 => return String::from_utf8(text).expect("text"),
+            length => text.extend(&buffer[..length]),
+        }
+    }
 }
 
 /// Runs `ipvsadm`, which must succeed, and returns what it prints.
-fn ipvsadm(arguments: &str) -> String {
+pub(crate) fn ipvsadm(arguments: &str) -> String {
     run("ipvsadm", arguments)
 }
 
 /// Runs a program, which must succeed, and returns what it prints.
-fn run(program: &str, arguments: &str) -> String {
+pub(crate) fn run(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split(' ')).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
