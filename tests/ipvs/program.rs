@@ -2,7 +2,7 @@
 //! code and the same table.
 
 use std::io::Write as _;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
@@ -195,6 +195,36 @@ fn daemons_are_started_listed_and_stopped_as_by_ipvsadm() {
         assert_eq!(compare("-Ln --daemon").1, "");
     }
     assert_eq!(lists[1], lists[0]);
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn addresses_from_everywhere_are_in_the_order_of_ipvsadm() {
+    if !guest::enter() {
+        return;
+    }
+    let mut lines = String::new();
+    // Any numbers that lie far apart.
+    let numbers = (1..=70_u32).map(|n| n.wrapping_mul(2_654_435_761));
+    let addresses: Vec<_> = numbers
+        .map(|number| Ipv4Addr::from_bits(number))
+        .filter(|ip| (1..224).contains(&ip.octets()[0]) && !ip.is_loopback())
+        .collect();
+    for (n, ip) in addresses.iter().enumerate() {
+        let six =
+            Ipv6Addr::from_bits(u128::from(ip.to_bits()) * 0x1_0000_0000_0000_0001 | 0x2000 << 112);
+        let mark = ip.to_bits() / 2 + 1;
+        lines += &format!("-A -t {ip}:{n}1 -s rr\n-A -u [{six}]:53 -s rr\n-A -f {mark} -s rr\n");
+        let first = addresses[0];
+        lines += &format!("-a -t {first}:01 -r {ip}:80 -m\n-a -u [{six}]:53 -r [{six}]:53 -m\n");
+        lines += &format!("-a -t {first}:01 -r {ip}:8{n} -m\n");
+    }
+    assert!(addresses.len() > 50, "{addresses:?}");
+    assert_eq!(execute("lvs", "ipvsadm", &["-R"], &lines), (Some(0), String::new(), false));
+    for line in ["-Ln", "-Ln --nosort", "-Sn"] {
+        assert!(compare(line).1.lines().count() > 250, "{line}");
+    }
+    ipvsadm("-C");
 }
 
 #[test]

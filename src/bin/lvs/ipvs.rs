@@ -7,6 +7,7 @@ mod error;
 mod help;
 mod listing;
 mod names;
+mod option_table;
 mod options;
 mod restore;
 mod save;

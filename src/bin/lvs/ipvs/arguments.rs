@@ -5,7 +5,8 @@
 use std::iter::Peekable;
 
 use super::error::IpvsArgumentError;
-use super::options::{IpvsAction, IpvsOption, IpvsOptionSpec, OPTIONS, OptionValue};
+use super::option_table::{IpvsOptionSpec, OPTIONS, OptionValue};
+use super::options::{IpvsAction, IpvsOption};
 
 type Words<'a> = Peekable<std::slice::Iter<'a, String>>;
 

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use clap::{Arg, ArgAction};
 
-use super::options::{IpvsAction, IpvsOption, IpvsOptionSpec, OPTIONS, OptionValue};
+use super::option_table::{IpvsOptionSpec, OPTIONS, OptionValue};
+use super::options::{IpvsAction, IpvsOption};
 
 /// The version of ipvsadm whose options these are comes first, for scripts that ask for it.
 pub(super) const VERSION: &str =
