@@ -6,6 +6,8 @@ mod counters;
 mod destinations;
 #[cfg(feature = "director")]
 mod director;
+#[cfg(feature = "director")]
+mod pair;
 #[cfg(feature = "cli")]
 mod program;
 mod reconcile;
@@ -15,6 +17,8 @@ mod restart;
 mod services;
 mod sync;
 mod traffic;
+#[cfg(feature = "director")]
+mod wire;
 
 use std::fs;
 use std::process::Command;
