@@ -10,6 +10,8 @@ mod director;
 mod pair;
 #[cfg(feature = "cli")]
 mod program;
+#[cfg(feature = "cli")]
+mod real_server;
 mod reconcile;
 mod refusals;
 #[cfg(feature = "director")]
