@@ -6,6 +6,10 @@ mod counters;
 mod destinations;
 #[cfg(feature = "director")]
 mod director;
+#[cfg(feature = "director")]
+mod pair;
+#[cfg(feature = "cli")]
+mod real_server;
 mod reconcile;
 mod refusals;
 #[cfg(feature = "director")]
@@ -13,6 +17,8 @@ mod restart;
 mod services;
 mod sync;
 mod traffic;
+#[cfg(feature = "director")]
+mod wire;
 
 use std::fs;
 use std::io::Read as _;

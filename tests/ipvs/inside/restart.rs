@@ -16,12 +16,14 @@ use crate::guest;
 /// The variable with the configuration of a director that a test starts as a process of its own.
 const CONFIG: &str = "LVS_TEST_CONFIG";
 
-/// A director in a process of its own; dropped, it is killed.
-struct DirectorProcess(Child);
+/// A director in a process of its own, in the network namespace of the thread that starts it; dropped, it
+/// is killed.
+pub(super) struct DirectorProcess(Child);
 
 impl DirectorProcess {
-    fn start(config: &str) -> Self {
-        let path = format!("/run/director-{}.toml", std::process::id());
+    pub(super) fn start(config: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let path = format!("/run/director-{}.toml", NUMBER.fetch_add(1, Ordering::Relaxed));
         fs::write(&path, config).expect("a writable folder");
         let program = std::env::current_exe().expect("this program");
         let child = Command::new(program)
@@ -31,7 +33,7 @@ impl DirectorProcess {
         Self(child.expect("this program starts"))
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.0.kill().expect("a child");
         self.0.wait().expect("a child");
     }
