@@ -8,17 +8,15 @@ mod destinations;
 mod director;
 #[cfg(feature = "director")]
 mod pair;
-#[cfg(feature = "cli")]
-mod real_server;
 mod reconcile;
 mod refusals;
 #[cfg(feature = "director")]
 mod restart;
 mod services;
-mod sync;
-mod traffic;
+pub(crate) mod sync;
+pub(crate) mod traffic;
 #[cfg(feature = "director")]
-mod wire;
+pub(crate) mod wire;
 
 use std::fs;
 use std::io::Read as _;
@@ -65,11 +63,11 @@ fn saved() -> Vec<String> {
     lines
 }
 
-fn client() -> IpvsClient {
+pub(crate) fn client() -> IpvsClient {
     IpvsClient::open().expect("the module is loaded")
 }
 
-fn tcp(address: &str) -> IpvsServiceKey {
+pub(crate) fn tcp(address: &str) -> IpvsServiceKey {
     IpvsServiceKey::tcp(address.parse().expect("an address"))
 }
 

@@ -32,7 +32,7 @@ fn connect_peer(name: &str) {
 }
 
 /// Moves this thread into the namespace with this name.
-pub(super) fn enter_peer(name: &str) {
+pub(crate) fn enter_peer(name: &str) {
     let namespace = File::open(format!("/run/netns/{name}")).unwrap();
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }

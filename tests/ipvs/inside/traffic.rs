@@ -29,7 +29,7 @@ const SERVERS: [[&str; 2]; 2] =
     [["10.9.0.11:80", "10.9.0.12:80"], ["[fd09::11]:80", "[fd09::12]:80"]];
 
 /// Runs `ip` for each line; a line that begins with `NAME:` in that namespace.
-pub(super) fn ip(script: &str) {
+pub(crate) fn ip(script: &str) {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.split_once(": ") {
             Some((namespace, command)) => run("ip", &format!("-n {namespace} {command}")),
@@ -39,7 +39,7 @@ pub(super) fn ip(script: &str) {
 }
 
 /// Runs something in another namespace, in which a process stays that it starts.
-pub(super) fn within<T: Send + 'static>(
+pub(crate) fn within<T: Send + 'static>(
     namespace: &'static str,
     act: impl FnOnce() -> T + Send + 'static,
 ) -> T {
@@ -50,7 +50,7 @@ pub(super) fn within<T: Send + 'static>(
     thread.join().expect("it does not panic")
 }
 
-pub(super) fn set(key: &str, value: &str) {
+pub(crate) fn set(key: &str, value: &str) {
     fs::write(format!("/proc/sys/net/{key}"), value)
         .unwrap_or_else(|error| panic!("{key}: {error}"));
 }

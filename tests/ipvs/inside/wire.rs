@@ -4,12 +4,12 @@ use super::run;
 use super::traffic::ip;
 
 /// Machines on one wire, each with `eth0`; dropped, their names are free for the next test.
-pub(super) struct Wire(&'static [(&'static str, u8)]);
+pub(crate) struct Wire(&'static [(&'static str, u8)]);
 
 impl Wire {
     /// Makes a namespace for each name, with the addresses 10.8.0.N/24 and fd08::N/64, where N is written
     /// in decimal digits, and one for the wire itself, whose ports have the names of the machines.
-    pub(super) fn connect(machines: &'static [(&'static str, u8)]) -> Self {
+    pub(crate) fn connect(machines: &'static [(&'static str, u8)]) -> Self {
         ip("netns add wire
             wire: link add br0 type bridge mcast_snooping 0
             wire: link set br0 up");

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use lvs::ipvs::{IpvsDestination, IpvsForwarding, IpvsService, IpvsTunnel, IpvsTunnelChecksum};
 
-use super::sync::enter_peer;
-use super::traffic::{ip, set, within};
-use super::wire::Wire;
-use super::{client, run, tcp};
 use crate::guest;
+use crate::inside::sync::enter_peer;
+use crate::inside::traffic::{ip, set, within};
+use crate::inside::wire::Wire;
+use crate::inside::{client, run, tcp};
 
 const MACHINES: [(&str, u8); 3] = [("client", 1), ("director", 2), ("server", 11)];
 const VIRTUAL: [&str; 2] = ["10.8.0.100:80", "[fd08::100]:80"];
