@@ -217,7 +217,7 @@ fn addresses_from_everywhere_are_in_the_order_of_ipvsadm() {
         lines += &format!("-A -t {ip}:{n}1 -s rr\n-A -u [{six}]:53 -s rr\n-A -f {mark} -s rr\n");
         let first = addresses[0];
         lines += &format!("-a -t {first}:01 -r {ip}:80 -m\n-a -u [{six}]:53 -r [{six}]:53 -m\n");
-        lines += &format!("-a -t {first}:01 -r {ip}:8{n} -m\n");
+        lines += &format!("-a -t {first}:01 -r {ip}:9{n} -m\n");
     }
     assert!(addresses.len() > 50, "{addresses:?}");
     assert_eq!(execute("lvs", "ipvsadm", &["-R"], &lines), (Some(0), String::new(), false));
