@@ -209,17 +209,18 @@ fn addresses_from_everywhere_are_in_the_order_of_ipvsadm() {
     // Any numbers that lie far apart.
     let numbers = (1..=70_u32).map(|n| n.wrapping_mul(2_654_435_761));
     let addresses: Vec<_> = numbers
-        .map(|number| Ipv4Addr::from_bits(number))
+        .map(Ipv4Addr::from_bits)
         .filter(|ip| (1..224).contains(&ip.octets()[0]) && !ip.is_loopback())
         .collect();
     for (n, ip) in addresses.iter().enumerate() {
-        let six =
-            Ipv6Addr::from_bits(u128::from(ip.to_bits()) * 0x1_0000_0000_0000_0001 | 0x2000 << 112);
+        let octets = ip.octets().map(u16::from);
+        let (high, low) = ((octets[0] << 8) | octets[1], (octets[2] << 8) | octets[3]);
+        let six = Ipv6Addr::new(0x2000, 0, high, low, 0, 0, high, low);
         let mark = ip.to_bits() / 2 + 1;
         lines += &format!("-A -t {ip}:{n}1 -s rr\n-A -u [{six}]:53 -s rr\n-A -f {mark} -s rr\n");
         let first = addresses[0];
         lines += &format!("-a -t {first}:01 -r {ip}:80 -m\n-a -u [{six}]:53 -r [{six}]:53 -m\n");
-        lines += &format!("-a -t {first}:01 -r {ip}:8{n} -m\n");
+        lines += &format!("-a -t {first}:01 -r {ip}:9{n} -m\n");
     }
     assert!(addresses.len() > 50, "{addresses:?}");
     assert_eq!(execute("lvs", "ipvsadm", &["-R"], &lines), (Some(0), String::new(), false));
