@@ -63,6 +63,7 @@ pub(crate) enum GuestKernel {
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
     filter: &'static str,
+    left_out: &'static [&'static str],
     modules: Vec<&'static str>,
     programs: Vec<&'static str>,
     packages: Vec<&'static str>,
@@ -71,7 +72,14 @@ pub(crate) struct Guest {
 impl Guest {
     /// The ignored tests whose names have `filter` in them.
     pub(crate) fn new(filter: &'static str) -> Self {
-        Self { filter, modules: Vec::new(), programs: Vec::new(), packages: Vec::new() }
+        let (modules, programs, packages) = (Vec::new(), Vec::new(), Vec::new());
+        Self { filter, left_out: &[], modules, programs, packages }
+    }
+
+    /// Leaves out the tests whose names have one of these in them.
+    pub(crate) fn without(mut self, names: &'static [&'static str]) -> Self {
+        self.left_out = names;
+        self
     }
 
     /// Loads these modules, and those that they need. One that a kernel does not have is left out.
@@ -125,7 +133,9 @@ impl Guest {
 
     /// What the test binary is called with.
     fn arguments(&self) -> Vec<&'static str> {
-        vec![self.filter, "--ignored", "--nocapture", "--test-threads=1"]
+        let mut arguments = vec![self.filter, "--ignored", "--nocapture", "--test-threads=1"];
+        arguments.extend(self.left_out.iter().flat_map(|name| ["--skip", name]));
+        arguments
     }
 
     /// Returns where the programs are: those of this machine as they are, those of packages unpacked.
