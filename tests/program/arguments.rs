@@ -87,6 +87,7 @@ fn there_is_a_man_page_for_every_subcommand() {
         entries.map(|entry| entry.expect("a file").file_name().into_string().expect("text"));
     assert_eq!(names.collect::<BTreeSet<_>>(), expected.collect());
     for name in SUBCOMMANDS {
+        let name = name.replace('-', "\\-");
         assert!(page.contains(&format!("lvs\\-{name}(8)")), "{name}: {page}");
     }
     let list = fs::read_to_string(folder.path("pages/lvs-ctl-list.8")).expect("a page");
