@@ -62,6 +62,9 @@ pub(super) struct ReloadPlan {
     pub(super) ipvs: bool,
     /// The level and the format, which the program applies.
     pub(super) log: bool,
+    /// The worker threads that services share.
+    pub(super) workers: bool,
+    pub(super) drain_timeout: bool,
 }
 
 /// A change of one service.
@@ -118,6 +121,8 @@ impl ReloadPlan {
             handover: before.handover() != after.handover(),
             ipvs: before.ipvs != after.ipvs,
             log: (before.log.level, before.log.format) != (after.log.level, after.log.format),
+            workers: before.workers != after.workers,
+            drain_timeout: before.drain_timeout() != after.drain_timeout(),
         }
     }
 
@@ -217,6 +222,8 @@ impl fmt::Display for ReloadPlan {
             (self.handover, "handover: updated"),
             (self.ipvs, "[ipvs]: updated"),
             (self.log, "[log]: updated"),
+            (self.workers, "workers: updated"),
+            (self.drain_timeout, "drain_timeout: updated"),
         ];
         lines.extend(
             parts.iter().filter(|(is_changed, _)| *is_changed).map(|(_, name)| (*name).to_owned()),
@@ -299,11 +306,56 @@ mod tests {
         let other = format!("workers = 1\n[admin]\nlisten = \"127.0.0.1:9\"\n{text}");
         assert_eq!(
             plan(text, &other),
-            "service a: updated forwarding\nservice b: updated forwarding\n[admin]: updated"
+            "service a: updated forwarding\nservice b: updated forwarding\n[admin]: updated\n\
+             workers: updated"
         );
         let other = format!("[log]\nlevel = \"debug\"\n{text}");
         assert_eq!(plan(text, &other), "[log]: updated");
         let other = format!("{text}[service.tcp]\nidle_timeout = \"never\"\n");
         assert_eq!(plan(text, &other), "service b: updated forwarding");
+    }
+
+    /// No key is left out of the comparison: what a reload does not see it does not apply.
+    #[test]
+    fn a_plan_has_every_key_of_the_example() {
+        let example = include_str!("../../examples/director.toml");
+        let read = |text: &str| DirectorConfig::parse(text);
+        // Other files are not part of the text, and a value that is the default changes nothing.
+        let example = example.replacen("include", "# include", 1);
+        let example = example.replacen("drain_timeout = \"10s\"", "drain_timeout = \"11s\"", 1);
+        let example = example.replacen("engine = \"proxy\"", "# engine", 1);
+        let full = read(&example).expect("sound");
+        let lines: Vec<_> = example.lines().collect();
+        let (mut seen, mut unseen) = (0, Vec::new());
+        // A line less, or the whole of an inline table's key less.
+        let shorter = |n: usize| {
+            let less = |line: &str| {
+                let lines = lines.iter().enumerate();
+                let kept = lines.map(|(at, kept)| if at == n { line } else { kept });
+                kept.collect::<Vec<_>>().join("\n")
+            };
+            let parts = lines[n].split(", ").enumerate().map(|(part, _)| {
+                let parts = lines[n].split(", ").enumerate();
+                let kept = parts.filter(|(at, _)| *at != part).map(|(_, text)| text);
+                kept.collect::<Vec<_>>().join(", ")
+            });
+            let is_inline_table = lines[n].contains("= {");
+            let mut texts = vec![less("")];
+            texts.extend(parts.filter(|_| is_inline_table).map(|line| less(&line)));
+            texts
+        };
+        for (n, line) in lines.iter().enumerate() {
+            for text in shorter(n) {
+                // The line is needed, or no line of a key.
+                let Ok(less) = read(&text) else { continue };
+                if ReloadPlan::new(&full, &less) != ReloadPlan::default() {
+                    seen += 1;
+                } else if format!("{less:?}") != format!("{full:?}") {
+                    unseen.push(*line);
+                }
+            }
+        }
+        assert_eq!(unseen, [""; 0]);
+        assert!(seen > 100, "{seen}");
     }
 }

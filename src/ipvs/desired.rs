@@ -2,7 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::destination::{IpvsDestination, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum};
+use super::destination::{
+    IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,
+};
 use super::scheduler::kernel_scheduler;
 use super::service::{IpvsNetmask, IpvsPersistence, IpvsProtocol, IpvsService, IpvsServiceKey};
 use crate::backend::{BackendState, Member, Snapshot};
@@ -107,6 +109,23 @@ pub(super) fn draining_destinations(
         destinations.push(IpvsDestination::new(request.address, IpvsForwarding::Local));
     }
     destinations
+}
+
+/// Returns whether a destination that the set has no more stays for its TCP connections, with weight 0. With
+/// persistence it does not: clients would return to it. `has_settled` says that connections that had begun
+/// when it left are established.
+pub(super) fn may_have_connections(
+    request: &EngineRequest,
+    status: &IpvsDestinationStatus,
+    has_settled: bool,
+) -> bool {
+    let ends_at_once = request.persistence.is_some() || request.protocol == EngineProtocol::Udp;
+    // One may begin until it has weight 0.
+    let may_begin = status.destination.weight > 0;
+    let may_be_established = status.inactive_connections > 0 && !has_settled;
+    !ends_at_once
+        && status.destination.forwarding != IpvsForwarding::Local
+        && (status.active_connections > 0 || may_begin || may_be_established)
 }
 
 /// Returns whether the shares are in the ratio of the weights, as without a slow start.

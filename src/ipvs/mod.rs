@@ -50,6 +50,7 @@ pub use self::engine::{IpvsEngine, IpvsSettings};
 pub use self::error::IpvsError;
 pub use self::reconcile::{IpvsReconcileReport, plan_changes};
 pub use self::request::IpvsRequest;
+#[cfg(feature = "director")]
 pub(crate) use self::scheduler::kernel_scheduler;
 pub use self::service::{
     IpvsNetmask, IpvsPersistence, IpvsProtocol, IpvsSchedulerFlags, IpvsService, IpvsServiceKey,

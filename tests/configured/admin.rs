@@ -1,6 +1,8 @@
 //! The admin server, with well-behaved and hostile clients.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lvs::director::Director;
@@ -332,6 +334,34 @@ async fn clients_that_hold_connections_keep_nobody_out() {
     let mut byte = [0];
     let end = timeout(PATIENCE, held[0].read(&mut byte)).await.expect("the connection is closed");
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    director.stop(Duration::ZERO).await;
+}
+
+/// Clients of this machine that connect on and on, and hold what they can, keep no probe from its answer.
+#[tokio::test]
+async fn probes_are_answered_while_connections_are_opened_without_end() {
+    let text = config(ANY, &[server(b'a').await]);
+    let (director, admin) = with_admin("request_timeout = \"1h\"\n", &text).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let opening = [(); 4].map(|()| {
+        let is_over = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            let mut held = std::collections::VecDeque::new();
+            while !is_over.load(Ordering::Relaxed) {
+                // A connection that was taken away is no fault here.
+                held.extend(std::net::TcpStream::connect(admin));
+                if held.len() > 100 {
+                    held.pop_front();
+                }
+            }
+        })
+    });
+    for _ in 0..100 {
+        assert_eq!(send(admin, "GET /healthz", "").await, (200, "active\n".into()));
+        assert_eq!(send(admin, "GET /metrics", "").await.0, 200);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    opening.into_iter().for_each(|thread| thread.join().expect("no panic"));
     director.stop(Duration::ZERO).await;
 }
 

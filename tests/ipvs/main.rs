@@ -13,7 +13,7 @@ mod without_module;
 
 use guest::{Guest, GuestKernel};
 
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "ip_vs",
     "ip_vs_dh",
     "ip_vs_fo",
@@ -37,6 +37,7 @@ const MODULES: [&str; 23] = [
     "ip6_tunnel",
     "fou",
     "fou6",
+    "ip_gre",
 ];
 
 fn guest(filter: &'static str) -> Guest {

@@ -6,13 +6,15 @@ use std::process::{Command, Stdio};
 
 use crate::world::{Folder, output};
 
-const SUBCOMMANDS: [&str; 8] =
-    ["run", "check", "import", "ctl", "top", "ipvs", "completions", "man"];
+const SUBCOMMANDS: [&str; 9] =
+    ["run", "check", "import", "ctl", "top", "ipvs", "real-server", "completions", "man"];
 const CTL_COMMANDS: [&str; 8] = ["list", "add", "edit", "delete", "drain", "up", "down", "zero"];
 
 #[test]
 fn wrong_arguments_are_refused_with_the_reason() {
-    let cases: [(&[&str], &str); 11] = [
+    let gue = ["real-server", "--vip", "192.0.2.1", "--method", "tunnel", "--tunnel", "gue"];
+    let port = ["real-server", "--vip", "192.0.2.1", "--method=tunnel", "--port", "6080"];
+    let cases: [(&[&str], &str); 16] = [
         (&["lst"], "subcommand"),
         (&["ctl", "lst"], "a similar subcommand exists: 'list'"),
         (&["chek", "lvs.toml"], "a similar subcommand exists: 'check'"),
@@ -24,6 +26,11 @@ fn wrong_arguments_are_refused_with_the_reason() {
         (&["--config", "a", "ctl", "list"], "--config is for `lvs run`"),
         (&["--as", "alice", "run"], "--as is for `lvs ctl` and `lvs top`"),
         (&["--admin", "127.0.0.1:9000", "import", "a"], "--admin and --token are for `lvs ctl`"),
+        (&["real-server"], "--vip <ADDRESS>"),
+        (&["real-server", "--vip", "224.0.0.1"], "one that clients can connect to"),
+        (&["real-server", "--vip", "192.0.2.1", "--port", "6080"], "are for --method tunnel"),
+        (&port, "the option --port is for --tunnel gue"),
+        (&gue, "--tunnel gue requires the option --port"),
     ];
     for (words, reason) in cases {
         let (code, stdout, stderr) = output(words);

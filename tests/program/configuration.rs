@@ -1,7 +1,7 @@
 //! `lvs run --config`: signals, the service manager, a successor. `lvs check` and `lvs import`.
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
@@ -206,8 +206,68 @@ fn a_reload_applies_the_log_level() {
     child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
     assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
     assert_eq!(stderr.matches("reloaded: [log]: updated").count(), 2, "{stderr}");
-    assert_eq!(stderr.matches("reloaded: ").count(), 2, "{stderr}");
+    assert_eq!(stderr.matches("reloaded: drain_timeout: updated").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("reloaded: ").count(), 3, "{stderr}");
     assert!(stderr.contains("lvs stopped"), "{stderr}");
+}
+
+/// A connection whose span began before the reload is logged in the new format too.
+#[test]
+fn a_reload_applies_the_log_format() {
+    let folder = Folder::new("log-format");
+    let manager = Manager::new(&folder);
+    let ([listen], a) = (free(), server(b'a'));
+    let configure = |format: &str| {
+        let log = format!("workers = 1\n[log]\nlevel = \"debug\"\nformat = \"{format}\"\n");
+        let path = folder.configure(&log, listen, a);
+        let text = std::fs::read_to_string(&path).expect("a file");
+        std::fs::write(&path, text + "[service.tcp]\naccept_proxy = \"1m\"\n").expect("a file");
+        path
+    };
+    // Sends no PROXY header, which is a line of level debug, and waits for the reset.
+    let refuse = |mut client: TcpStream| {
+        client.write_all(b"no header").expect("it is open");
+        let _ = client.read(&mut [0]);
+    };
+    let connect = || TcpStream::connect(listen).expect("it listens");
+    let config = configure("text");
+    let mut child = lvs()
+        .args(["run", "--config", &config])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("built");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    for format in ["json", "text", "json"] {
+        let held = connect();
+        // Accepted after the other one.
+        refuse(connect());
+        configure(format);
+        signal("HUP", child.id());
+        manager.until("RELOADING=1");
+        manager.until("READY=1");
+        refuse(held);
+    }
+    signal("TERM", child.id());
+    let mut stderr = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0), "{stderr}");
+    let is_json = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+    let reloads: Vec<_> = stderr.lines().filter(|line| line.contains("reloaded: ")).collect();
+    let formats: Vec<_> = reloads.iter().map(is_json).collect();
+    assert_eq!(formats, [true, false, true], "{stderr}");
+    let refused = |json| {
+        let refused =
+            stderr.lines().filter(|line| line.contains("cannot parse the client's PROXY"));
+        refused.filter(|line| is_json(line) == json).count()
+    };
+    assert_eq!((refused(false), refused(true)), (3, 3), "{stderr}");
+    let last = stderr.lines().last().expect("lines");
+    assert!(is_json(&last) && last.contains("lvs stopped"), "{stderr}");
+    assert!(stderr.lines().any(|line| is_json(&line) && line.contains("\"span\"")), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
 #[test]

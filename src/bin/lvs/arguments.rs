@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use crate::client::AdminArgs;
 use crate::ctl::CtlArgs;
 use crate::ipvs::IpvsArgs;
+use crate::real_server::RealServerArgs;
 use crate::run::RunArgs;
 use crate::top::TopArgs;
 
@@ -16,7 +17,8 @@ use crate::top::TopArgs;
 ///
 /// `lvs run` is the director, a server that forwards connections. `lvs check` validates its
 /// configuration and `lvs import` makes one. `lvs ctl` and `lvs top` show and change a director that
-/// runs, `lvs ipvs` the kernel's IPVS. The options below may stand before a subcommand that has them, or after it.
+/// runs, `lvs ipvs` the kernel's IPVS. `lvs real-server` prepares a server for direct routing or tunnels.
+/// The options below may stand before a subcommand that has them, or after it.
 #[derive(Debug, Parser)]
 #[command(name = "lvs", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -76,6 +78,13 @@ pub(crate) enum CliCommand {
     /// the services are listed.
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Ipvs(IpvsArgs),
+    /// Makes this machine a real server for direct routing or tunnels, until a signal ends the program.
+    ///
+    /// Adds the virtual addresses to `lo` or to the tunnel's interface, keeps the machine from answering ARP
+    /// requests for them, and unpacks what arrives through a tunnel. Each change is printed, and undone by SIGINT, SIGTERM or
+    /// SIGHUP; what was as it should be before stays. Needs the program `ip` of iproute2 and the
+    /// capability CAP_NET_ADMIN; a tunnel needs its kernel module.
+    RealServer(RealServerArgs),
     /// Prints a script that completes `lvs` in a shell.
     Completions {
         /// The shell.
@@ -155,6 +164,7 @@ impl Cli {
                 own.operator = own.operator.take().or(operator.take());
                 merge_admin(&mut own.admin, &mut own.token, before.take());
             }
+            CliCommand::RealServer(args) => args.validate().map_err(conflict)?,
             CliCommand::Import { .. }
             | CliCommand::Ipvs(_)
             | CliCommand::Completions { .. }

@@ -171,3 +171,37 @@ fn write_whole<'a>(file: &mut File, mut bytes: &'a [u8]) -> Result<(), (&'a [u8]
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_reporter_does_not_end_the_writer() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let log = BackgroundWriter::start(writer.as_fd(), |_| panic!("the reporter"));
+        drop(writer);
+        // More than the pipe and the queue hold together: lines are dropped, and reported.
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        while log.dropped_lines().load(Ordering::Relaxed) == 0 {
+            log.push(&line).expect("a reader");
+        }
+        let mut read = [0; 1 << 16];
+        let mut tail = Vec::new();
+        let mut is_sent = false;
+        while !tail.ends_with(b"the end\n") {
+            let count = reader.read(&mut read).expect("the pipe is open");
+            assert!(count > 0, "the writer has ended");
+            tail = [&tail[tail.len().saturating_sub(8)..], &read[..count]].concat();
+            // Once there is room again.
+            is_sent = is_sent || {
+                let dropped = log.dropped_lines().load(Ordering::Relaxed);
+                log.push(b"the end\n").expect("a reader");
+                log.dropped_lines().load(Ordering::Relaxed) == dropped
+            };
+        }
+    }
+}

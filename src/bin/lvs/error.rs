@@ -9,6 +9,7 @@ use lvs::forward::handover::HandoverError;
 
 use crate::ipvs::IpvsCommandError;
 use crate::output;
+use crate::real_server::RealServerError;
 
 /// An error of a subcommand.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,8 @@ pub(crate) enum CliError {
     Director(#[from] DirectorError),
     #[error(transparent)]
     Import(#[from] ImportError),
+    #[error(transparent)]
+    RealServer(#[from] RealServerError),
     /// What a start would refuse.
     #[error("{}", .0.iter().map(|error| with_causes(error)).collect::<Vec<_>>().join("\n"))]
     Refusals(Vec<DirectorError>),

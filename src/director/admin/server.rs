@@ -19,7 +19,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::access::{self, AdminAccess};
@@ -148,6 +148,9 @@ impl AdminService {
                 }
             });
             table.insert(client.ip(), OpenConnection { last_request, task });
+            // The connection reads its request, if that is here, before others are accepted: many that
+            // are accepted at once would take its place.
+            yield_now().await;
         }
     }
 }

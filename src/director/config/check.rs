@@ -75,7 +75,7 @@ macro_rules! check_config {
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-        #[serde(deny_unknown_fields, expecting = "a table")]
+        #[serde(deny_unknown_fields, expecting = "a table", remote = "Self")]
         pub struct CheckConfig {
             $(#[$kind_meta])*
             pub(super) $kind: $kind_type,
@@ -97,6 +97,7 @@ macro_rules! check_config {
             }
         }
 
+        config_table! { @deserialize CheckConfig }
         config_table! {
             @builder [
                 /// A builder of a [`CheckConfig`].

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
@@ -75,6 +75,12 @@ pub struct TunnelConfig {
     #[serde(default)]
     pub(crate) checksum: TunnelChecksumConfig,
 }
+}
+
+impl Serialize for TunnelConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 /// An encapsulation.
@@ -160,6 +166,16 @@ impl ServiceConfig {
     /// Returns the forwarding methods of the configured servers.
     pub(crate) fn forwarding_methods(&self) -> BTreeMap<BackendId, ForwardingMethod> {
         self.servers.iter().map(RealServer::method_entry).collect()
+    }
+}
+
+impl ServiceConfig {
+    /// Checks a server that is added to a service which runs.
+    pub(crate) fn validate_added(&self, server: &RealServer) -> Result<(), ConfigProblem> {
+        server.forwarding_method()?;
+        let alone = Self { servers: vec![server.clone()], ..self.clone() };
+        let problem = validate_engines(&alone).0.into_iter().next();
+        problem.map_or(Ok(()), Err)
     }
 }
 

@@ -166,41 +166,76 @@ fn a_virtual_router_number_stands_for_two_address_families() {
 #[test]
 fn an_error_says_what_is_wanted_without_words_of_rust() {
     const VALUES: [&str; 7] = ["true", "1", "-1", "1.5", "\"x y\"", "[[1]]", "{ x = 1 }"];
-    const BASE: &str = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\n";
     const WORDS: [&str; 14] = [
         "struct", "enum", "tuple", "newtype", "variant", "sequence", "map", "usize", "u64", "u32",
         "u16", "u8", "i32", "i16",
     ];
+    let mut seen = 0;
+    for_each_key(|section, key, _, parse| {
+        for value in VALUES {
+            let Err(error) = parse(value) else { continue };
+            seen += 1;
+            for word in WORDS {
+                let mut words = error.split(|char: char| !char.is_ascii_alphanumeric());
+                assert!(!words.any(|it| it == word), "{section} {key} = {value}: {word}:\n{error}");
+            }
+        }
+    });
+    assert!(seen > 800, "{seen}");
+}
+
+/// What serde derives for a struct reads a list too, as the values of its keys in their order.
+#[test]
+fn a_list_is_not_a_table() {
+    let mut seen = 0;
+    for_each_key(|section, key, key_type, parse| {
+        let is_table = key_type.starts_with("[table](");
+        let is_list = key_type.contains("array");
+        // The text has a service already.
+        if (!is_table && !key_type.contains("array of: [table](")) || key == "service" {
+            return;
+        }
+        // A list of tables has tables in it; these would be their first key, or none.
+        for inner in ["", "\"5m\"", "1", "true"] {
+            let value = if is_list { format!("[[{inner}]]") } else { format!("[{inner}]") };
+            let error = parse(&value).expect_err(key);
+            let (_, name) = section.trim_matches(['[', ']']).rsplit_once('.').unwrap_or_default();
+            let expected = "a list is not a table";
+            assert!(
+                error.contains(expected) && error.contains(key) && error.contains(name),
+                "{section} {key} = {value}:\n{error}"
+            );
+            seen += 1;
+        }
+    });
+    assert!(seen > 60, "{seen}");
+}
+
+/// Calls a function for each key of the reference, with the header of its table, its name, its type, and
+/// a function that parses a configuration with this key alone and a value.
+fn for_each_key(test: impl FnMut(&str, &str, &str, &dyn Fn(&str) -> Result<(), String>)) {
+    const BASE: &str = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\n";
+    let mut test = test;
     let reference = include_str!("../../../docs/configuration.md");
     let mut section = String::new();
-    let mut seen = 0;
     for line in reference.lines() {
         if let Some(heading) = line.strip_prefix("## ") {
             section = heading.split('`').nth(1).unwrap_or_default().to_owned();
         }
-        let row = line.strip_prefix("| `").and_then(|row| row.split_once("` |"));
-        let Some((key, _)) = row.filter(|_| section.is_empty() || section.starts_with('[')) else {
+        let row = line.strip_prefix("| `").and_then(|row| row.split_once("` | "));
+        let Some((key, row)) = row.filter(|_| section.is_empty() || section.starts_with('['))
+        else {
             continue;
         };
-        let parent = match section.as_str() {
-            section if section.starts_with("[[") && section != "[[service.server]]" => "",
-            section if section.starts_with("[vrrp") => "[[vrrp]]\n",
-            _ => "",
-        };
-        for value in VALUES {
+        let key_type = row.split(" | ").next().unwrap_or_default();
+        let parent = if section.starts_with("[vrrp.") { "[[vrrp]]\n" } else { "" };
+        test(&section, key, key_type, &|value| {
             let key = format!("{key} = {value}\n");
             let text = match section.is_empty() {
                 true => format!("{key}{BASE}"),
                 false => format!("{BASE}{parent}{section}\n{key}"),
             };
-            let Err(error) = DirectorConfig::parse(&text) else { continue };
-            let error = error.to_string();
-            seen += 1;
-            for word in WORDS {
-                let mut words = error.split(|char: char| !char.is_ascii_alphanumeric());
-                assert!(!words.any(|it| it == word), "{section} {key}: {word}:\n{error}");
-            }
-        }
+            DirectorConfig::parse(&text).map(drop).map_err(|error| error.to_string())
+        });
     }
-    assert!(seen > 800, "{seen}");
 }

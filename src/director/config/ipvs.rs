@@ -148,13 +148,13 @@ impl IpvsConfig {
             let seconds = timeout.map_or(0, |timeout| timeout.as_secs());
             u32::try_from(seconds).unwrap_or(u32::MAX)
         });
-        let mut settings = IpvsSettings::default();
-        settings.timeouts = IpvsTimeouts::new(seconds[0], seconds[1], seconds[2]);
-        settings.expire_quiescent_template = self.expire_quiescent_template;
-        settings.sloppy_tcp = self.sloppy_tcp;
-        settings.conn_reuse_mode = self.conn_reuse_mode;
-        settings.repair = self.repair;
-        settings
+        IpvsSettings {
+            timeouts: IpvsTimeouts::new(seconds[0], seconds[1], seconds[2]),
+            expire_quiescent_template: self.expire_quiescent_template,
+            sloppy_tcp: self.sloppy_tcp,
+            conn_reuse_mode: self.conn_reuse_mode,
+            repair: self.repair,
+        }
     }
 
     /// Returns the synchronization daemon of a director in this role.

@@ -10,8 +10,7 @@ builder LogConfigBuilder;
 
 /// What the program logs.
 ///
-/// A reload applies `level` and `connections`; `format` is read when the program starts. The program
-/// never waits for the reader of its log: when 1 MiB waits to be read, it drops lines, counts them in
+/// A reload applies each key. The program never waits for the reader of its log: when 1 MiB waits to be read, it drops lines, counts them in
 /// the metric `lvs_log_dropped_lines_total`, and logs their number when it can write again.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields, expecting = "a table")]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::check::CheckConfig;
 use super::engine::{ServerMethod, TunnelConfig};
@@ -90,6 +90,12 @@ const fn default_weight() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 const fn is_default_tier(tier: &u8) -> bool {
     *tier == 0
+}
+
+impl Serialize for RealServer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 impl From<SocketAddr> for RealServer {

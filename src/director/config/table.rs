@@ -1,8 +1,52 @@
 //! Defines a table of the configuration once, for TOML and for Rust: its type, and a builder with a
 //! setter for each key.
 
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::forward_to_deserialize_any;
+
 /// An array of tables, such as `[[service]]`; the setter of such a key adds one table.
 pub(super) type Tables<T> = Vec<T>;
+
+/// Deserializes a struct from a table, and refuses a list.
+pub(in crate::director) struct TableOnly<D>(pub(in crate::director) D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for TableOnly<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(TableVisitor(visitor))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_struct(name, fields, TableVisitor(visitor))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+struct TableVisitor<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for TableVisitor<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
+        self.0.visit_map(map)
+    }
+}
 
 /// Defines the type of a table, and its builder.
 ///
@@ -33,6 +77,8 @@ macro_rules! config_table {
         }
     ) => {
         $(#[$meta])*
+        // What serde derives is a function, which reads lists too: a value for each key, in their order.
+        #[serde(remote = "Self")]
         $table_visibility struct $table {
             $(
                 $(#[doc = $doc])*
@@ -51,11 +97,21 @@ macro_rules! config_table {
             }
         }
 
+        config_table! { @deserialize $table }
         config_table! { @builder [$(#[doc = $builder_doc])*] $builder $table
             $(
                 [$(#[doc = $doc])*] [$(setter $($setter)?)?] $field
                 ($outer $($inner $($innermost)?)?)
             )*
+        }
+    };
+
+    // For a struct that has `#[serde(remote = "Self")]`.
+    (@deserialize $table:ident) => {
+        impl<'de> serde::Deserialize<'de> for $table {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $table::deserialize($crate::director::config::table::TableOnly(deserializer))
+            }
         }
     };
 

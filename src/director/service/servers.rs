@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::state::{VirtualService, VirtualServiceState};
-use crate::director::config::RealServer;
+use crate::director::config::{RealServer, ServiceConfig};
 use crate::director::diff::{self, ServerStep};
 use crate::director::error::{DirectorError, ServiceError};
 use crate::director::overrides::{ChangeStamp, DesiredServer, ServerEdit, ServiceOverrides};
@@ -86,7 +86,7 @@ impl VirtualService {
         let mut state = self.lock_state();
         let mut overrides = state.overrides.clone();
         let desired = overrides.apply_to(&state.config.servers);
-        let edits = edits.iter().map(|edit| self.resolve_edit(edit, &desired));
+        let edits = edits.iter().map(|edit| self.resolve_edit(edit, &desired, &state.config));
         let edits = edits.collect::<Result<Vec<_>, _>>()?;
         let stamp = ChangeStamp::now(by);
         edits.iter().for_each(|edit| overrides.record(edit, &stamp));
@@ -103,6 +103,7 @@ impl VirtualService {
         &self,
         edit: &ServerEdit,
         desired: &[DesiredServer],
+        config: &ServiceConfig,
     ) -> Result<ServerEdit, DirectorError> {
         let snapshot = self.balancer.snapshot();
         let has = |server: &str| snapshot.find(&BackendId::from(server)).is_some();
@@ -133,14 +134,16 @@ impl VirtualService {
                 let (service, server) = (self.name.clone(), server.address);
                 Err(DirectorError::ServerExists { service, server })
             }
-            ServerEdit::Add(server) => match server.configuration_only_key() {
-                None => Ok(ServerEdit::Add(server.clone())),
-                Some(key) => {
-                    let reason = format!("only the configuration may set `{key}` of a server");
+            ServerEdit::Add(server) => {
+                let checked = match server.configuration_only_key() {
+                    None => config.validate_added(server).map_err(|problem| problem.reason),
+                    Some(key) => Err(format!("only the configuration may set `{key}` of a server")),
+                };
+                checked.map(|()| ServerEdit::Add(server.clone())).map_err(|reason| {
                     let (service, source) = (self.name.clone(), ServiceError::Config(reason));
-                    Err(DirectorError::Service { service, source })
-                }
-            },
+                    DirectorError::Service { service, source }
+                })
+            }
         }
     }
 

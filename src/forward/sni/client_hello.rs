@@ -36,16 +36,10 @@ impl ClientHello {
         let mut body = ClientHelloReader { rest: body };
         body.read_bytes(2, "legacy_version")?;
         body.read_bytes(32, "random")?;
-        ensure_well_formed(
-            body.read_vector_8("legacy_session_id")?.len() <= 32,
-            "legacy_session_id",
-        )?;
-        let suites = body.read_vector_16("cipher_suites")?;
-        ensure_well_formed(suites.len() >= 2 && suites.len().is_multiple_of(2), "cipher_suites")?;
-        ensure_well_formed(
-            !body.read_vector_8("legacy_compression_methods")?.is_empty(),
-            COMPRESSION_METHODS,
-        )?;
+        // What is in these is for the server to judge: the name does not depend on it.
+        body.read_vector_8("legacy_session_id")?;
+        body.read_vector_16("cipher_suites")?;
+        body.read_vector_8("legacy_compression_methods")?;
         let mut hello = Self { server_name: None, alpn: Box::default() };
         if body.rest.is_empty() {
             return Ok(hello);
@@ -73,7 +67,6 @@ impl ClientHello {
     }
 }
 
-const COMPRESSION_METHODS: &str = "legacy_compression_methods";
 const SERVER_NAME_EXTENSION: u16 = 0;
 const ALPN_EXTENSION: u16 = 16;
 

@@ -20,6 +20,6 @@ pub(super) const HANDSHAKE_HEADER_LEN: usize = 4;
 /// The maximum length of the plaintext in a record (RFC 8446 section 5.1).
 pub(super) const MAX_RECORD_LEN: usize = 1 << 14;
 
-/// The minimum length of a ClientHello, with its header: version, random, and the shortest session
+/// The minimum length of a ClientHello, with its header: version, random, and empty lists of session
 /// id, cipher suites and compression methods. Extensions are optional before TLS 1.3.
-pub(super) const MIN_CLIENT_HELLO: usize = HANDSHAKE_HEADER_LEN + 2 + 32 + 1 + 4 + 2;
+pub(super) const MIN_CLIENT_HELLO: usize = HANDSHAKE_HEADER_LEN + 2 + 32 + 1 + 2 + 1;

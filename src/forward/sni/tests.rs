@@ -171,6 +171,20 @@ fn other_protocols_are_rejected_early() {
     refused(&[22, 3, 1, 0, 1, 1, 23], SniError::Interrupted { content_type: 23 });
 }
 
+/// The name is read whatever the record's version and the offers of the client are: the server judges them.
+#[test]
+fn what_the_name_does_not_depend_on_is_not_checked() {
+    let fields = [&[3, 3][..], &[7; 32], &[0], &[0, 0], &[0]].concat();
+    let body = [&*fields, &vector_16(&server_name(b"a.b"))].concat();
+    let mut bytes = records([&*handshake(&body)]);
+    for version in [[3, 0], [3, 4], [3, 255]] {
+        bytes[1..3].copy_from_slice(&version);
+        let hello = peek_whole(&bytes).expect("a name");
+        assert_eq!(hello.server_name(), Some("a.b"), "{version:?}");
+        check_prefixes(&bytes);
+    }
+}
+
 #[test]
 fn error_names_the_malformed_part() {
     let malformed = |part| Err(SniError::Malformed { part });

@@ -118,7 +118,7 @@ async fn read_reply(
             first.get_or_insert_with(|| SmtpReply { code: line.code, text: line.text.to_vec() });
         if reply.code != line.code {
             let code = reply.code;
-            let line = quoted_excerpt(&bytes);
+            let line = quoted_excerpt(bytes.trim_ascii_end());
             let reason =
                 format!("{stage}: a reply of code {code} has a line of another code: {line}");
             return Err(CheckFailure::new(CheckFailureKind::Protocol, reason));

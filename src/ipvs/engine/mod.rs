@@ -6,6 +6,7 @@
 mod command;
 mod counters;
 mod handle;
+mod owned_service;
 mod settings;
 mod start;
 mod worker;

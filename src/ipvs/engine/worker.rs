@@ -1,28 +1,22 @@
 //! The thread that asks the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::command::{EngineCommand, ServiceShared};
 use super::counters::CounterSums;
+use super::owned_service::{OwnedService, ServiceDrain, read_service};
 use super::settings::{IpvsSettings, run_daemon};
-use crate::BackendId;
-use crate::backend::{SetSubscription, Snapshot};
-use crate::engine::{EngineDrainReport, EngineProtocol, EngineRequest, NewConnections};
+use crate::engine::{EngineDrainReport, EngineRequest, NewConnections};
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::daemon::IpvsDaemon;
-use crate::ipvs::desired::{desired_destinations, draining_destinations};
-use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
+use crate::ipvs::destination::IpvsDestinationStatus;
 use crate::ipvs::error::IpvsError;
-use crate::ipvs::reconcile::plan_changes;
-use crate::ipvs::request::IpvsRequest;
 use crate::ipvs::service::{IpvsService, IpvsServiceKey, IpvsServiceStatus};
-use crate::ipvs::table::IpvsTable;
 
 /// The kernel's own interval of counting.
 const MIN_AUDIT_INTERVAL: Duration = Duration::from_secs(2);
@@ -32,25 +26,10 @@ const AUDIT_INTERVAL_PER_SERVICE: Duration = Duration::from_millis(20);
 /// How often the connections of services that drain are counted.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A service that the engine keeps as its set says.
-struct OwnedService {
-    request: Box<EngineRequest>,
-    service: IpvsService,
-    owner: Arc<ServiceShared>,
-    subscription: SetSubscription<SocketAddr>,
-    sums: CounterSums,
-    /// What was logged last, so that what goes on is said once.
-    said: String,
-    drain: Option<ServiceDrain>,
-}
-
-/// The end of a service.
-struct ServiceDrain {
-    /// `None` for no limit.
-    deadline: Option<Instant>,
-    new_connections: NewConnections,
-    /// Connections at the beginning, and now.
-    connections: (u64, u64),
+/// Reads the clock.
+#[expect(clippy::disallowed_methods, reason = "the thread is a shell: it waits for real time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The state of the thread.
@@ -100,7 +79,7 @@ impl EngineWorker {
             waker: Waker::from(Arc::clone(&wake)),
             wake,
             services: BTreeMap::new(),
-            next_audit: Instant::now() + MIN_AUDIT_INTERVAL,
+            next_audit: now() + MIN_AUDIT_INTERVAL,
             settings: IpvsSettings::default(),
             daemon: None,
             daemon_failure: String::new(),
@@ -110,8 +89,8 @@ impl EngineWorker {
     /// Runs commands and follows the sets until the engine ends.
     pub(super) fn run(mut self) {
         loop {
-            let mut wait = self.next_audit.saturating_duration_since(Instant::now());
-            if self.services.values().any(|service| service.drain.is_some()) {
+            let mut wait = self.next_audit.saturating_duration_since(now());
+            if self.services.values().any(OwnedService::is_ending) {
                 wait = wait.min(DRAIN_INTERVAL);
             }
             match self.received.recv_timeout(wait) {
@@ -139,8 +118,8 @@ impl EngineWorker {
                 }
                 Ok(EngineCommand::SetChanged) => self.follow_sets(),
                 Ok(EngineCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= self.next_audit => self.audit(),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) if now() >= self.next_audit => self.audit(),
+                Err(RecvTimeoutError::Timeout) => self.end_leaving(),
             }
             self.end_drained();
         }
@@ -168,11 +147,19 @@ impl EngineWorker {
             Some(_) => {}
         }
         let subscription = request.balancer.backend_set().subscribe();
-        let (said, drain) = (String::new(), None);
-        let mut owned = OwnedService { request, service, owner, subscription, sums, said, drain };
+        let mut owned = OwnedService {
+            request,
+            service,
+            owner,
+            subscription,
+            sums,
+            said: String::new(),
+            drain: None,
+            leaving: BTreeMap::new(),
+        };
         // Registers the waker.
         let _ = owned.next_snapshot(&self.waker);
-        owned.reconcile(&mut self.client);
+        owned.reconcile(&mut self.client, now());
         if let Some(replaced) = self.services.insert(key, owned) {
             replaced.owner.finish(EngineDrainReport::default());
         }
@@ -190,33 +177,43 @@ impl EngineWorker {
         let Some(service) = service.filter(|service| Arc::ptr_eq(&service.owner, owner)) else {
             return owner.finish(EngineDrainReport::default());
         };
-        let now = Instant::now();
+        let now = now();
         // A second call may shorten the time.
-        let begun = service.drain.as_ref().map(|drain| drain.connections);
+        let begun = service.drain.as_ref().map(|drain| (drain.begun_at, drain.connections));
+        let (begun_at, connections) = begun.unwrap_or((now, (0, 0)));
         service.drain = Some(ServiceDrain {
             deadline: now.checked_add(within),
             new_connections,
-            connections: begun.unwrap_or_default(),
+            begun_at,
+            connections,
+            is_unsettled: true,
         });
-        service.reconcile(&mut self.client);
+        service.reconcile(&mut self.client, now);
         if let (Some(drain), None) = (&mut service.drain, begun) {
             drain.connections.0 = drain.connections.1;
         }
     }
 
+    /// Removes the destinations that have left the sets, when their connections have ended.
+    fn end_leaving(&mut self) {
+        let services = self.services.values_mut().filter(|service| !service.leaving.is_empty());
+        let (now, repair) = (now(), self.settings.repair);
+        services.for_each(|service| service.audit(&mut self.client, repair, now));
+    }
+
     /// Removes the services that have drained. One that the kernel does not remove is tried again.
     fn end_drained(&mut self) {
         let client = &mut self.client;
-        let now = Instant::now();
+        let now = now();
         self.services.retain(|key, service| {
             if service.drain.is_some() {
-                service.reconcile(client);
+                service.reconcile(client, now);
             }
             let Some(drain) = &service.drain else { return true };
-            let (begun, left) = drain.connections;
-            if left > 0 && drain.deadline.is_none_or(|deadline| now < deadline) {
+            if !drain.is_over(now) {
                 return true;
             }
+            let (begun, left) = drain.connections;
             match client.remove_service(key) {
                 Err(error) if !error.is_absent() => {
                     service.say(error.to_string());
@@ -246,7 +243,7 @@ impl EngineWorker {
         self.wake.is_sent.store(false, Ordering::Release);
         for service in self.services.values_mut() {
             if service.next_snapshot(&self.waker).is_some() {
-                service.reconcile(&mut self.client);
+                service.reconcile(&mut self.client, now());
             }
         }
     }
@@ -266,119 +263,10 @@ impl EngineWorker {
     fn audit(&mut self) {
         self.run_daemon();
         for service in self.services.values_mut() {
-            service.audit(&mut self.client, self.settings.repair);
+            service.audit(&mut self.client, self.settings.repair, now());
         }
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         let interval = MIN_AUDIT_INTERVAL.max(AUDIT_INTERVAL_PER_SERVICE.saturating_mul(services));
-        self.next_audit = Instant::now() + interval;
-    }
-}
-
-fn read_service(
-    client: &mut IpvsClient,
-    key: &IpvsServiceKey,
-) -> Result<Option<(IpvsServiceStatus, Vec<IpvsDestinationStatus>)>, IpvsError> {
-    match client.service(key) {
-        Ok(status) => Ok(Some((status, client.destinations(key)?))),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns how many connections the destinations have; those to this machine itself do not count, because
-/// they do without the service.
-fn open_connections(request: &EngineRequest, destinations: &[IpvsDestinationStatus]) -> u64 {
-    let elsewhere =
-        destinations.iter().filter(|status| status.destination.forwarding != IpvsForwarding::Local);
-    let open = elsewhere.map(|status| match request.protocol {
-        // The kernel counts every flow as inactive.
-        EngineProtocol::Udp => status.inactive_connections,
-        _ => status.active_connections,
-    });
-    open.map(u64::from).sum()
-}
-
-/// Returns what failed.
-fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
-    let failures = changes.iter().filter_map(|change| client.apply(change).err());
-    failures.map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
-}
-
-impl OwnedService {
-    /// Returns the newest snapshot if there is one that was not returned before, and has the waker woken
-    /// by the next.
-    fn next_snapshot(&mut self, waker: &Waker) -> Option<Arc<Snapshot<SocketAddr>>> {
-        let mut context = Context::from_waker(waker);
-        let mut newest = None;
-        while let Poll::Ready(Some(snapshot)) = self.subscription.poll_changed(&mut context) {
-            newest = Some(snapshot);
-        }
-        newest
-    }
-
-    /// Makes the kernel's service what the set says, and publishes its counters.
-    fn reconcile(&mut self, client: &mut IpvsClient) {
-        let failures = match self.plan(client) {
-            Ok(changes) => apply_all(client, &changes),
-            Err(error) => error.to_string(),
-        };
-        self.say(failures);
-    }
-
-    /// Publishes the service's counters, and says what another program has changed: since the last change
-    /// of the set the kernel had what it says.
-    fn audit(&mut self, client: &mut IpvsClient, repair: bool) {
-        let changes = match self.plan(client) {
-            Ok(changes) if changes.is_empty() => return self.say(String::new()),
-            Ok(changes) => changes,
-            Err(error) => return self.say(error.to_string()),
-        };
-        let service = &self.request.service;
-        let texts: Vec<_> = changes.iter().map(ToString::to_string).collect();
-        let texts = texts.join("; ");
-        if !repair {
-            return self.say(format!("another program changed IPVS; to repair it: {texts}"));
-        }
-        tracing::warn!("service {service}: another program changed IPVS, repaired by: {texts}");
-        let failures = apply_all(client, &changes);
-        self.say(failures);
-    }
-
-    /// Reads what the kernel has, publishes its counters, and returns what is to be changed.
-    fn plan(&mut self, client: &mut IpvsClient) -> Result<Vec<IpvsRequest>, IpvsError> {
-        let snapshot = self.subscription.snapshot();
-        let (mut present, mut desired) = (IpvsTable::new(), IpvsTable::new());
-        if let Some((status, destinations)) = read_service(client, &self.service.key)? {
-            let counters = self.sums.add(&status, &destinations, &self.backend_ids(&snapshot));
-            if let Some(drain) = &mut self.drain {
-                drain.connections.1 = open_connections(&self.request, &destinations);
-            }
-            self.owner.publish(counters);
-            let destinations = destinations.into_iter().map(|status| status.destination);
-            present.insert(status.service, destinations);
-        }
-        let destinations = match &self.drain {
-            None => desired_destinations(&self.request, &snapshot),
-            Some(drain) => draining_destinations(&self.request, &snapshot, drain.new_connections),
-        };
-        desired.insert(self.service.clone(), destinations);
-        Ok(plan_changes(&present, &desired, &BTreeSet::new()))
-    }
-
-    /// Returns the backends by the addresses of their destinations.
-    fn backend_ids(&self, snapshot: &Snapshot<SocketAddr>) -> BTreeMap<SocketAddr, BackendId> {
-        let backends = snapshot.backends().iter();
-        let ids = backends.map(|backend| {
-            (self.request.destination_address(*backend.target()), backend.id().clone())
-        });
-        ids.collect()
-    }
-
-    /// Logs what failed, once for as long as it is the same.
-    fn say(&mut self, failures: String) {
-        if !failures.is_empty() && failures != self.said {
-            tracing::error!("service {}: engine ipvs: {failures}", self.request.service);
-        }
-        self.said = failures;
+        self.next_audit = now() + interval;
     }
 }

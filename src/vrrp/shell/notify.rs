@@ -115,9 +115,12 @@ pub struct NotifyCommands {
     router_name: Option<String>,
     commands: Vec<(Option<VrrpState>, NotifyCommand)>,
     timeout: Duration,
-    on_failure: Arc<dyn Fn(&str) + Send + Sync>,
-    on_panic: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    on_failure: FailureReport,
+    on_panic: Option<FailureReport>,
 }
+
+/// A function that is called with the message of a failure.
+type FailureReport = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl fmt::Debug for NotifyCommands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

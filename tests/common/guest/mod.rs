@@ -46,7 +46,7 @@ use self::skipped::report_skipped;
 #[path = "../skipped.rs"]
 mod skipped;
 
-/// A kernel is ended after this time: several times what tests take on a machine that does nothing else.
+/// A kernel is ended after this time: several times what tests take on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// A kernel that tests run in.

@@ -1,11 +1,11 @@
 //! Counters.
 
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lvs::ipvs::{IpvsDestination, IpvsForwarding, IpvsService};
 
-use super::{client, ipvsadm, proc_net, run, udp};
+use super::{client, ipvsadm, proc_net, run, udp, wait_for};
 use crate::guest;
 
 #[test]
@@ -32,14 +32,10 @@ fn counters_are_those_of_the_kernels_file_until_they_are_zeroed() {
         }
     }
     // The kernel adds up every two seconds.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let stats = loop {
+    let stats = wait_for(|| {
         let stats = ipvs.service(&key).unwrap().stats;
-        if stats.connections == 3 || Instant::now() > deadline {
-            break stats;
-        }
-        std::thread::yield_now();
-    };
+        (stats.connections == 3).then_some(stats)
+    });
     assert_eq!((stats.connections, stats.incoming_packets), (3, 6));
     assert_eq!(stats.incoming_bytes, 6 * (20 + 8 + 8));
     let status = &ipvs.destinations(&key).unwrap()[0];

@@ -3,25 +3,25 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lvs::director::{BackendAdminState, Director, DirectorConfig, ServerChange};
 
 use super::{ipvsadm, run, saved};
 use crate::guest;
 
-const VIRTUAL: &str = "10.0.0.1:80";
+pub(super) const VIRTUAL: &str = "10.0.0.1:80";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A real server that answers each line with its letter, until it is stopped. It is reached under the
 /// director's own address, as network address translation allows.
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
     listener: TcpListener,
 }
 
 impl Server {
-    fn start(letter: u8) -> Self {
+    pub(super) fn start(letter: u8) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let accepting = listener.try_clone().expect("a duplicate");
@@ -34,7 +34,7 @@ impl Server {
     }
 
     /// Refuses new connections.
-    fn stop(&self) {
+    pub(super) fn stop(&self) {
         let socket = rustix::fd::AsFd::as_fd(&self.listener);
         rustix::net::shutdown(socket, rustix::net::Shutdown::Both).expect("it listens");
     }
@@ -50,10 +50,10 @@ fn serve(mut client: TcpStream, letter: u8) {
 }
 
 /// A client's connection to the virtual service.
-struct Client(TcpStream);
+pub(super) struct Client(TcpStream);
 
 impl Client {
-    fn connect() -> Self {
+    pub(super) fn connect() -> Self {
         let connection = TcpStream::connect(VIRTUAL).expect("the service accepts");
         connection.set_read_timeout(Some(PATIENCE)).expect("a valid time");
         Self(connection)
@@ -61,7 +61,7 @@ impl Client {
 
     /// Returns the letter of the server.
     #[track_caller]
-    fn ask(&mut self) -> char {
+    pub(super) fn ask(&mut self) -> char {
         self.0.write_all(b"\n").expect("the connection is open");
         let mut letter = [0];
         self.0.read_exact(&mut letter).expect("the server answers");
@@ -70,21 +70,29 @@ impl Client {
 }
 
 /// Returns the letters of the servers of this many connections, in order.
-fn ask(times: usize) -> String {
+pub(super) fn ask(times: usize) -> String {
     let mut letters: Vec<_> = (0..times).map(|_| Client::connect().ask()).collect();
     letters.sort_unstable();
     letters.into_iter().collect()
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "timed out waiting until {what}: {:?}", saved());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let poll = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, poll).await.is_err() {
+        panic!("timed out waiting until {what}: {:?}", saved());
     }
 }
 
 fn config(engine: &str, servers: &[(&Server, &str)]) -> DirectorConfig {
+    DirectorConfig::parse(&config_text(engine, servers)).expect("a valid configuration")
+}
+
+/// Returns the configuration of a service with these servers, each with more lines.
+pub(super) fn config_text(engine: &str, servers: &[(&Server, &str)]) -> String {
     let mut text = format!(
         "[[service]]\nname = \"web\"\nlisten = \"{VIRTUAL}\"\nengine = {engine}\n\
          scheduler = \"rr\"\n\
@@ -93,11 +101,11 @@ fn config(engine: &str, servers: &[(&Server, &str)]) -> DirectorConfig {
     for (server, lines) in servers {
         text += &format!("[[service.server]]\naddress = \"{}\"\n{lines}\n", server.address);
     }
-    DirectorConfig::parse(&text).expect("a valid configuration")
+    text
 }
 
 /// Returns what `ipvsadm-save` writes of these servers with these weights.
-fn expected(servers: &[(&Server, u32)]) -> Vec<String> {
+pub(super) fn expected(servers: &[(&Server, u32)]) -> Vec<String> {
     let mut lines = vec![format!("-A -t {VIRTUAL} -s rr")];
     lines.extend(
         servers.iter().map(|(server, weight)| {
@@ -109,7 +117,7 @@ fn expected(servers: &[(&Server, u32)]) -> Vec<String> {
 }
 
 /// Runs a test on a runtime, in a network namespace that has the virtual address.
-fn in_namespace(test: impl Future<Output = ()>) {
+pub(super) fn in_namespace(test: impl Future<Output = ()>) {
     run("ip", "address add 10.0.0.1/32 dev lo");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(test);
@@ -188,7 +196,7 @@ fn what_others_change_is_repaired_and_what_is_theirs_is_left() {
         let mut expected = expected(&[(&a, 1), (&b, 1)]);
         expected.extend(foreign.clone());
         expected.sort();
-        assert_eq!(saved(), expected);
+        until("the service is as configured", || saved() == expected).await;
         for change in [
             format!("-d -t {VIRTUAL} -r {}", a.address),
             format!("-e -t {VIRTUAL} -r {} -m -w 9", b.address),

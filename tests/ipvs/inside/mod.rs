@@ -6,10 +6,17 @@ mod counters;
 mod destinations;
 #[cfg(feature = "director")]
 mod director;
+#[cfg(feature = "director")]
+mod pair;
 mod reconcile;
 mod refusals;
+#[cfg(feature = "director")]
+mod restart;
 mod services;
-mod sync;
+pub(crate) mod sync;
+pub(crate) mod traffic;
+#[cfg(feature = "director")]
+pub(crate) mod wire;
 
 use std::fs;
 use std::io::Read as _;
@@ -56,11 +63,11 @@ fn saved() -> Vec<String> {
     lines
 }
 
-fn client() -> IpvsClient {
+pub(crate) fn client() -> IpvsClient {
     IpvsClient::open().expect("the module is loaded")
 }
 
-fn tcp(address: &str) -> IpvsServiceKey {
+pub(crate) fn tcp(address: &str) -> IpvsServiceKey {
     IpvsServiceKey::tcp(address.parse().expect("an address"))
 }
 
@@ -74,4 +81,14 @@ fn services(ipvs: &mut IpvsClient) -> Vec<IpvsService> {
     let mut services: Vec<_> = statuses.into_iter().map(|status| status.service).collect();
     services.sort_by_key(|service| service.key);
     services
+}
+
+/// Asks until there is an answer. The time limit of the kernel ends what waits in vain.
+fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        std::thread::yield_now();
+    }
 }

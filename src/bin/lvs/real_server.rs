@@ -1,0 +1,214 @@
+//! `lvs real-server`: the side of a real server that gets packets by direct routing or through a tunnel.
+
+mod change;
+mod host;
+
+use std::net::IpAddr;
+
+use clap::ValueEnum;
+
+use self::change::{AppliedChanges, HostChange};
+use self::host::{address_owners, check_gue, check_privilege, is_link_up, read_setting};
+use crate::error::CliError;
+use crate::output::print_if_read;
+use crate::service_manager as manager;
+use crate::signals::Signals;
+
+/// What a real server needs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RealServerArgs {
+    /// The virtual address, without a port; repeat it for each.
+    #[arg(long = "vip", value_name = "ADDRESS", required = true, value_parser = parse_virtual_address)]
+    addresses: Vec<IpAddr>,
+    /// How the director's packets reach this machine: `method` in the director's configuration.
+    #[arg(long, value_enum, default_value = "dr")]
+    method: RealServerMethod,
+    /// The encapsulation, with `--method tunnel`. Default: `ipip`.
+    #[arg(long, value_enum, value_name = "KIND")]
+    tunnel: Option<Decapsulation>,
+    /// The UDP port of a tunnel of kind `gue`.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum RealServerMethod {
+    /// Direct routing: the director is on the network of this machine.
+    Dr,
+    /// The director sends packets within other ones.
+    Tunnel,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Decapsulation {
+    /// IP in IP.
+    Ipip,
+    /// Generic UDP Encapsulation.
+    Gue,
+    /// Generic Routing Encapsulation, for IPv4.
+    Gre,
+}
+
+impl Decapsulation {
+    /// Returns the interface that unpacks the packets of any machine, and the kernel module that has it.
+    const fn device(self, is_v6: bool) -> (&'static str, &'static str) {
+        match (self, is_v6) {
+            (Self::Gre, _) => ("gre0", "ip_gre"),
+            (_, false) => ("tunl0", "ipip"),
+            (_, true) => ("ip6tnl0", "ip6_tunnel"),
+        }
+    }
+}
+
+/// What keeps a machine from being a real server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RealServerError {
+    #[error(
+        "changing addresses and settings of the network needs the capability CAP_NET_ADMIN: run as root"
+    )]
+    Privilege,
+    #[error("cannot run `{command}`, a program of iproute2")]
+    Start { command: String, source: std::io::Error },
+    #[error("`{command}` failed: {output}")]
+    Ip { command: String, output: String },
+    #[error(
+        "the network interface {interface} is missing: load the kernel module {module} (`modprobe {module}`)"
+    )]
+    MissingDevice { interface: &'static str, module: &'static str },
+    #[error("{address} is an address of {interface}, which announces it: remove it there")]
+    Announced { address: IpAddr, interface: String },
+    #[error("the kernel has no GUE: load the kernel module fou (`modprobe fou`)")]
+    MissingGue(#[source] Box<RealServerError>),
+    #[error("cannot read the setting {key}")]
+    ReadSetting { key: String, source: std::io::Error },
+    #[error("cannot set {key} to {value}")]
+    WriteSetting { key: String, value: u8, source: std::io::Error },
+    #[error("not everything could be undone: {0}")]
+    Undo(String),
+}
+
+/// Prepares this machine, waits for a signal, and undoes what it changed.
+pub(crate) async fn run(args: RealServerArgs) -> Result<(), CliError> {
+    let changes = plan(&args)?;
+    // Before the first change: a signal must not end the program without the undoing.
+    let mut signals = Signals::new().map_err(CliError::Signals)?;
+    let applied = AppliedChanges::apply(changes)?;
+    print_if_read("ready: SIGINT or SIGTERM undoes the changes");
+    manager::ready();
+    // The terminal's end (SIGHUP) ends the program, too: there is nothing to reload.
+    signals.next().await;
+    manager::stopping();
+    Ok(applied.undo()?)
+}
+
+/// Returns the changes that this machine needs, in order; what is as it should be needs none.
+fn plan(args: &RealServerArgs) -> Result<Vec<HostChange>, RealServerError> {
+    check_privilege()?;
+    let tunnel = args.decapsulation();
+    if tunnel == Some(Decapsulation::Gue) {
+        check_gue()?;
+    }
+    let mut changes = Vec::new();
+    let has_v4 = args.addresses.iter().any(IpAddr::is_ipv4);
+    let has_v6 = args.addresses.iter().any(IpAddr::is_ipv6);
+    // Before the addresses, so that the machine never answers for them. Of a setting for all interfaces
+    // and that of one of them, the kernel goes by the larger value; over IPv6 it does not answer for
+    // addresses of other interfaces.
+    if has_v4 {
+        changes.extend(raise_setting("net.ipv4.conf.all.arp_ignore", 1)?);
+        changes.extend(raise_setting("net.ipv4.conf.all.arp_announce", 2)?);
+    }
+    for (is_wanted, is_v6) in [(has_v4, false), (has_v6, true)] {
+        if let Some(tunnel) = tunnel
+            && is_wanted
+        {
+            plan_decapsulation(tunnel, args.port, is_v6, &mut changes)?;
+        }
+    }
+    for address in &args.addresses {
+        // The interface that the packets arrive through: the kernel's check of their source accepts none
+        // by one that has no address.
+        let interface = match tunnel {
+            None => "lo",
+            Some(tunnel) => tunnel.device(address.is_ipv6()).0,
+        };
+        let owners = address_owners(*address)?;
+        if let Some(other) = owners.iter().find(|name| !["lo", interface].contains(&name.as_str()))
+        {
+            return Err(RealServerError::Announced { address: *address, interface: other.clone() });
+        }
+        if !owners.iter().any(|name| name == interface) {
+            changes.push(HostChange::AddAddress { address: *address, interface });
+        }
+    }
+    Ok(changes)
+}
+
+fn plan_decapsulation(
+    tunnel: Decapsulation,
+    port: Option<u16>,
+    is_v6: bool,
+    changes: &mut Vec<HostChange>,
+) -> Result<(), RealServerError> {
+    let (interface, module) = tunnel.device(is_v6);
+    if !is_v6 {
+        // The way back to a client does not lead through the tunnel: 1, from this interface or from all of
+        // them, would drop the packets. 2 accepts clients that there is any way to, and is the larger value.
+        let key = format!("net.ipv4.conf.{interface}.rp_filter");
+        let missing = |error| match error {
+            RealServerError::ReadSetting { source, .. }
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                RealServerError::MissingDevice { interface, module }
+            }
+            error => error,
+        };
+        changes.extend(raise_setting(&key, 2).map_err(missing)?);
+    }
+    match is_link_up(interface)? {
+        None => return Err(RealServerError::MissingDevice { interface, module }),
+        Some(true) => {}
+        Some(false) => changes.push(HostChange::SetLinkUp(interface)),
+    }
+    changes.extend(port.map(|port| HostChange::AddGuePort { port, is_v6 }));
+    Ok(())
+}
+
+/// Returns the change that a setting needs to have at least this value.
+fn raise_setting(key: &str, value: u8) -> Result<Option<HostChange>, RealServerError> {
+    let before = read_setting(key)?;
+    let change = || HostChange::Set { key: key.to_owned(), value, before };
+    Ok((before < value).then(change))
+}
+
+impl RealServerArgs {
+    /// Checks the options that depend on each other.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        match (self.decapsulation(), self.port) {
+            (None, _) if self.tunnel.is_some() || self.port.is_some() => {
+                Err("the options --tunnel and --port are for --method tunnel")
+            }
+            (Some(Decapsulation::Gue), None) => Err("--tunnel gue requires the option --port"),
+            (Some(Decapsulation::Ipip | Decapsulation::Gre), Some(_)) => {
+                Err("the option --port is for --tunnel gue")
+            }
+            (Some(Decapsulation::Gre), _) if self.addresses.iter().any(IpAddr::is_ipv6) => {
+                Err("--tunnel gre is for IPv4 addresses")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn decapsulation(&self) -> Option<Decapsulation> {
+        let is_tunnel = self.method == RealServerMethod::Tunnel;
+        is_tunnel.then(|| self.tunnel.unwrap_or(Decapsulation::Ipip))
+    }
+}
+
+fn parse_virtual_address(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|error| format!("{error}, such as 192.0.2.10"))?;
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+        return Err("a virtual address is one that clients can connect to".to_owned());
+    }
+    Ok(address)
+}

@@ -1,0 +1,198 @@
+//! What outlives a director whose services the kernel forwards: its stop, its death, its restart.
+
+use std::fs;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use lvs::director::{Director, DirectorConfig};
+
+use super::director::{Client, Server, VIRTUAL, ask, config_text, expected, in_namespace, until};
+use super::{ipvsadm, saved};
+use crate::guest;
+
+/// The variable with the configuration of a director that a test starts as a process of its own.
+const CONFIG: &str = "LVS_TEST_CONFIG";
+
+/// A director in a process of its own, in the network namespace of the thread that starts it; dropped, it
+/// is killed.
+pub(super) struct DirectorProcess(Child);
+
+impl DirectorProcess {
+    pub(super) fn start(config: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let path = format!("/run/director-{}.toml", NUMBER.fetch_add(1, Ordering::Relaxed));
+        fs::write(&path, config).expect("a writable folder");
+        let program = std::env::current_exe().expect("this program");
+        let child = Command::new(program)
+            .args(["inside::restart::the_director_of_a_test", "--exact", "--ignored"])
+            .env(CONFIG, path)
+            .spawn();
+        Self(child.expect("this program starts"))
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.0.kill().expect("a child");
+        self.0.wait().expect("a child");
+    }
+}
+
+impl Drop for DirectorProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Serves until it is killed; for other tests, which start it.
+#[test]
+#[ignore = "started by other tests"]
+fn the_director_of_a_test() {
+    let Some(path) = std::env::var_os(CONFIG) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let config = DirectorConfig::load(&path).expect("a valid configuration");
+        let director = Director::start(config).await.expect("IPVS is there");
+        director.wait_ended().await;
+    });
+}
+
+/// Clients that connect one after the other.
+struct Load {
+    is_stopped: Arc<AtomicBool>,
+    served: Arc<AtomicU32>,
+    thread: JoinHandle<()>,
+}
+
+impl Load {
+    fn start() -> Self {
+        let (is_stopped, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (stop, count) = (Arc::clone(&is_stopped), Arc::clone(&served));
+        let thread = thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                // A connection that is not served fails the test.
+                Client::connect().ask();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { is_stopped, served, thread }
+    }
+
+    /// Waits until this many more clients were served.
+    async fn more(&self, clients: u32) {
+        let wanted = self.served.load(Ordering::Relaxed) + clients;
+        until("clients are served", || {
+            self.served.load(Ordering::Relaxed) >= wanted || self.thread.is_finished()
+        })
+        .await;
+    }
+
+    fn stop(self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.thread.join().expect("every client was served");
+    }
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn clients_are_served_while_the_director_is_dead_and_when_it_comes_back() {
+    if !guest::enter() {
+        return;
+    }
+    in_namespace(async {
+        let [a, b, c] = [b'a', b'b', b'c'].map(Server::start);
+        let text = config_text("\"ipvs\"", &[(&a, ""), (&b, "")]);
+        let mut director = DirectorProcess::start(&text);
+        until("the service is there", || saved() == expected(&[(&a, 1), (&b, 1)])).await;
+        let mut held = Client::connect();
+        let letter = held.ask();
+        let load = Load::start();
+        load.more(50).await;
+        director.kill();
+        load.more(50).await;
+        assert_eq!(held.ask(), letter);
+        assert_eq!(saved(), expected(&[(&a, 1), (&b, 1)]));
+
+        // What changed meanwhile is made so by the next one, and no client notices.
+        ipvsadm(&format!("-e -t {VIRTUAL} -r {} -m -w 0", b.address));
+        let text = config_text("\"ipvs\"", &[(&a, "weight = 2"), (&b, ""), (&c, "")]);
+        let _director = DirectorProcess::start(&text);
+        let wanted = expected(&[(&a, 2), (&b, 1), (&c, 1)]);
+        until("the table is as configured", || saved() == wanted).await;
+        load.more(50).await;
+        load.stop();
+        assert_eq!(held.ask(), letter);
+    });
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn a_director_that_keeps_its_services_leaves_them_to_the_next_one() {
+    if !guest::enter() {
+        return;
+    }
+    in_namespace(async {
+        let [a, b] = [b'a', b'b'].map(Server::start);
+        let servers = [(&a, ""), (&b, "")];
+        let text = config_text("\"ipvs\"", &servers) + "[ipvs]\nkeep_at_stop = true\n";
+        let config = || DirectorConfig::parse(&text).expect("a valid configuration");
+        let director = Director::start(config()).await.expect("IPVS is there");
+        let mut held = Client::connect();
+        let letter = held.ask();
+        let load = Load::start();
+        director.stop(Duration::from_secs(5)).await;
+        load.more(20).await;
+        assert_eq!(saved(), expected(&[(&a, 1), (&b, 1)]));
+        let director = Director::start(config()).await.expect("IPVS is there");
+        load.more(20).await;
+        load.stop();
+        assert_eq!(held.ask(), letter);
+        assert_eq!(ask(2), "ab");
+
+        // Without the key, a stop drains: the connection that is open is waited for, and then cut.
+        let text = config_text("\"ipvs\"", &servers);
+        let config = DirectorConfig::parse(&text).expect("a valid configuration");
+        director.reload(config).await.expect("valid");
+        let report = director.stop(Duration::from_millis(50)).await;
+        assert_eq!(report.cut, 1);
+        assert_eq!(saved(), [""; 0]);
+    });
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn servers_that_drain_change_weight_or_are_added_lose_no_client() {
+    if !guest::enter() {
+        return;
+    }
+    in_namespace(async {
+        let [a, b, c] = [b'a', b'b', b'c'].map(Server::start);
+        let text = |servers: &[(&Server, &str)]| {
+            let text = config_text("\"ipvs\"", servers);
+            DirectorConfig::parse(&text).expect("a valid configuration")
+        };
+        let director = Director::start(text(&[(&a, ""), (&b, "")])).await.expect("IPVS is there");
+        let load = Load::start();
+        for _ in 0..3 {
+            for servers in [
+                &[(&a, ""), (&b, ""), (&c, "")][..],
+                &[(&a, "weight = 5"), (&b, ""), (&c, "")],
+                &[(&a, "weight = 5"), (&b, "weight = 0"), (&c, "")],
+                &[(&c, "")],
+                &[(&b, ""), (&a, "")],
+            ] {
+                director.reload(text(servers)).await.expect("valid");
+                load.more(10).await;
+            }
+        }
+        // A server that is quiesced and then fails is missed by nobody.
+        director.reload(text(&[(&b, ""), (&a, "weight = 0")])).await.expect("valid");
+        until("it has no weight", || saved().iter().any(|line| line.ends_with("-w 0"))).await;
+        a.stop();
+        load.more(20).await;
+        load.stop();
+        director.stop(Duration::ZERO).await;
+    });
+}
