@@ -105,7 +105,7 @@ pub mod engine;
 #[cfg(any(feature = "health", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
 pub mod events;
-#[cfg(any(feature = "discovery", feature = "forward", feature = "health"))]
+#[cfg(any(feature = "discovery", feature = "forward", feature = "health", feature = "vrrp"))]
 mod excerpt;
 #[cfg(feature = "forward")]
 #[cfg_attr(docsrs, doc(cfg(feature = "forward")))]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::RealServerError;
+use super::error::RealServerError;
 use super::host::{ip, read_setting, write_setting};
 use crate::error::with_causes;
 use crate::output::{complain, print_if_read};

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::process::Command;
 
-use super::RealServerError;
+use super::error::RealServerError;
 
 /// The bit of `CAP_NET_ADMIN` in a set of capabilities.
 const CAP_NET_ADMIN: u64 = 1 << 12;
