@@ -28,7 +28,10 @@ pub(super) fn read_control_messages(header: &msghdr, received: &mut ReceivedData
                     // For a broadcast this is the address of the interface, from which a reply can
                     // be sent; otherwise it is the destination.
                     let ip = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
-                    received.local = Some(ip.into());
+                    // The kernel leaves it empty for a datagram without a route, as some on loopback.
+                    let destination = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    let ip = if ip.is_unspecified() { destination } else { ip };
+                    received.local = (!ip.is_multicast()).then_some(ip.into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info: libc::in6_pktinfo = data.cast::<libc::in6_pktinfo>().read_unaligned();
