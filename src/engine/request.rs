@@ -142,12 +142,6 @@ impl ForwardingMethod {
             Self::Tunnel(_) => "tunnel",
         }
     }
-
-    /// Returns whether the server's answers pass the director, which can count them then.
-    #[must_use]
-    pub fn counts_answers(self) -> bool {
-        matches!(self, Self::Nat)
-    }
 }
 
 impl fmt::Display for ForwardingMethod {

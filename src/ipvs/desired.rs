@@ -13,7 +13,7 @@ use crate::engine::{
 };
 
 /// Returns the key of the service that a request asks for.
-pub(super) fn service_key(request: &EngineRequest) -> IpvsServiceKey {
+fn service_key(request: &EngineRequest) -> IpvsServiceKey {
     let protocol = match request.protocol {
         EngineProtocol::Tcp => IpvsProtocol::Tcp,
         EngineProtocol::Udp => IpvsProtocol::Udp,

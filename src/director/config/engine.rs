@@ -291,7 +291,7 @@ fn refuse_for_ipvs(service: &ServiceConfig, problems: &mut ConfigProblems) {
                 refuse(server_key(n, "address"), reason);
             }
             let same_port = [0, listen.port()].contains(&server.address.port());
-            if !method.counts_answers() && !same_port {
+            if method != ForwardingMethod::Nat && !same_port {
                 let reason = "only `nat` leads to another port than the service's";
                 refuse(server_key(n, "address"), reason);
             }

@@ -54,9 +54,7 @@ impl CounterSum {
         self.sum.bytes_out += growth(now.bytes_out, last.bytes_out);
         self.sum
     }
-}
 
-impl CounterSum {
     fn server(&self) -> EngineServerCounters {
         EngineServerCounters {
             connections: self.sum.connections,

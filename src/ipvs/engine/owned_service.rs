@@ -59,6 +59,7 @@ impl ServiceDrain {
     }
 }
 
+/// Reads a service with its destinations; `None` if there is none.
 pub(super) fn read_service(
     client: &mut IpvsClient,
     key: &IpvsServiceKey,

@@ -55,8 +55,8 @@ impl IpvsEngine {
         let _ = self.commands.send(EngineCommand::Configure(settings));
     }
 
-    /// Runs this synchronization daemon and no other; `None` for none. Returns at once; what the kernel
-    /// refuses is logged, and tried again.
+    /// Runs this synchronization daemon and no other. `None` ends the one that the engine ran before, and
+    /// leaves those of other programs. Returns at once; what the kernel refuses is logged, and tried again.
     pub fn run_daemon(&self, daemon: Option<IpvsDaemon>) {
         let _ = self.commands.send(EngineCommand::RunDaemon(daemon));
     }

@@ -14,9 +14,8 @@ use super::settings::{IpvsSettings, run_daemon};
 use crate::engine::{EngineDrainReport, EngineRequest, NewConnections};
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::daemon::IpvsDaemon;
-use crate::ipvs::destination::IpvsDestinationStatus;
 use crate::ipvs::error::IpvsError;
-use crate::ipvs::service::{IpvsService, IpvsServiceKey, IpvsServiceStatus};
+use crate::ipvs::service::{IpvsService, IpvsServiceKey};
 
 /// The kernel's own interval of counting.
 const MIN_AUDIT_INTERVAL: Duration = Duration::from_secs(2);
@@ -41,7 +40,7 @@ pub(super) struct EngineWorker {
     services: BTreeMap<IpvsServiceKey, OwnedService>,
     next_audit: Instant,
     settings: IpvsSettings,
-    /// The synchronization daemon that is wanted, once it is known whether there is to be one.
+    /// The synchronization daemon that is wanted; `None` before the engine had one of its own.
     daemon: Option<Option<IpvsDaemon>>,
     /// What was logged of the daemon last.
     daemon_failure: String,
@@ -113,13 +112,18 @@ impl EngineWorker {
                     self.settings = settings;
                 }
                 Ok(EngineCommand::RunDaemon(daemon)) => {
-                    self.daemon = Some(daemon);
-                    self.run_daemon();
+                    // Without one of its own before, those that run are another program's.
+                    if daemon.is_some() || self.daemon.is_some() {
+                        self.daemon = Some(daemon);
+                        self.run_daemon();
+                    }
                 }
                 Ok(EngineCommand::SetChanged) => self.follow_sets(),
                 Ok(EngineCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) if now() >= self.next_audit => self.audit(),
                 Err(RecvTimeoutError::Timeout) => self.end_leaving(),
+            }
+            if now() >= self.next_audit {
+                self.audit();
             }
             self.end_drained();
         }
@@ -136,7 +140,7 @@ impl EngineWorker {
         owner: Arc<ServiceShared>,
     ) -> Result<(), IpvsError> {
         let key = service.key;
-        let existing = self.read(&key)?;
+        let existing = read_service(&mut self.client, &key)?;
         let sums = match &existing {
             Some((status, destinations)) => CounterSums::start_from(status, destinations),
             None => CounterSums::default(),
@@ -227,14 +231,6 @@ impl EngineWorker {
                 }
             }
         });
-    }
-
-    /// Reads a service with its destinations; `None` if there is none.
-    fn read(
-        &mut self,
-        key: &IpvsServiceKey,
-    ) -> Result<Option<(IpvsServiceStatus, Vec<IpvsDestinationStatus>)>, IpvsError> {
-        read_service(&mut self.client, key)
     }
 
     /// Applies what has changed in the sets.

@@ -187,6 +187,9 @@ fn what_others_change_is_repaired_and_what_is_theirs_is_left() {
         let [a, b] = [b'a', b'b'].map(Server::start);
         ipvsadm("-A -t 10.0.0.9:80 -s wlc");
         ipvsadm("-a -t 10.0.0.9:80 -r 127.0.0.1:1 -m");
+        ipvsadm("--start-daemon backup --mcast-interface lo");
+        let daemons = ipvsadm("-L --daemon");
+        assert!(daemons.contains("backup"), "{daemons}");
         let foreign = saved();
         // The director that died before left half of the service.
         ipvsadm(&format!("-A -t {VIRTUAL} -s sh"));
@@ -210,6 +213,8 @@ fn what_others_change_is_repaired_and_what_is_theirs_is_left() {
         assert_eq!(ask(4), "aabb");
         director.stop(Duration::ZERO).await;
         assert_eq!(saved(), foreign);
+        assert_eq!(ipvsadm("-L --daemon"), daemons);
+        ipvsadm("--stop-daemon backup");
     });
 }
 
