@@ -180,7 +180,7 @@ impl NotifyCommands {
 
     /// Sets a function that is called with the message of a panic, after which the thread goes on with
     /// the next event. Default: that of [`on_failure`](Self::on_failure).
-    #[cfg(feature = "director")]
+    #[cfg(any(test, feature = "director"))]
     pub(crate) fn on_panic(self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { on_panic: Some(Arc::new(report)), ..self }
     }
