@@ -136,6 +136,9 @@ impl fmt::Display for DirectorEvent {
     }
 }
 
+/// The number of changes that the text of a reload's event names.
+const MAX_SHOWN_CHANGES: usize = 10;
+
 impl ReloadEvent {
     pub(super) fn new(result: Result<ReloadSummary, Arc<str>>) -> Self {
         Self { at: SystemTime::now(), result }
@@ -152,8 +155,15 @@ impl fmt::Display for ReloadEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.result {
             Ok(summary) => {
-                // A log line has no line feeds; a summary has a line for each change.
-                write!(f, "reload: {}", summary.to_string().replace('\n', "; "))?;
+                // A log line has no line feeds; a summary has a line for each change, and of hundreds of
+                // services there are as many.
+                let text = summary.to_string();
+                let changes: Vec<&str> = text.lines().collect();
+                let shown = &changes[..changes.len().min(MAX_SHOWN_CHANGES)];
+                write!(f, "reload: {}", shown.join("; "))?;
+                if changes.len() > shown.len() {
+                    write!(f, "; and {} more changes", changes.len() - shown.len())?;
+                }
                 summary.failures().iter().try_for_each(|failure| write!(f, "; {failure}"))
             }
             Err(error) => write!(f, "reload: refused, nothing has changed: {error}"),
@@ -204,6 +214,25 @@ impl fmt::Display for ChangeOrigin {
 mod tests {
     use super::*;
     use crate::backend::BackendAdminState;
+    use crate::director::DirectorConfig;
+    use crate::director::diff::ReloadPlan;
+
+    #[test]
+    fn the_line_of_a_reload_is_short_whatever_changes() {
+        let text: String = (10..22)
+            .map(|n| {
+                format!(
+                    "[[service]]\nname = \"s{n}\"\nlisten = \"127.0.0.1:80{n}\"\n\
+                     scheduler = \"rr\"\n"
+                )
+            })
+            .collect();
+        let config = DirectorConfig::parse(&text).expect("a valid configuration");
+        let plan = ReloadPlan::new(&DirectorConfig::default(), &config);
+        let line = ReloadEvent::new(Ok(ReloadSummary::new(plan, Vec::new()))).to_string();
+        assert!(line.starts_with("reload: service s10: added; service s11: added;"), "{line}");
+        assert!(line.ends_with("service s19: added; and 2 more changes"), "{line}");
+    }
 
     #[test]
     fn log_lines_name_what_was_changed_and_by_whom() {
