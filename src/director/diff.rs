@@ -150,7 +150,9 @@ fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckC
 
 /// Returns whether something changes that an engine of the kernel is asked for.
 fn engine_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
-    old.scheduler != new.scheduler || old.forwarding_methods() != new.forwarding_methods()
+    old.scheduler != new.scheduler
+        || old.forwarding_methods() != new.forwarding_methods()
+        || old.sorry_server_method() != new.sorry_server_method()
 }
 
 impl ServiceDiff {

@@ -17,8 +17,8 @@ use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::engine::{
-    Engine, EngineClaim, EngineProtocol, EngineRequest, EngineService, ForwardingMethods,
-    NewConnections,
+    Engine, EngineAddress, EngineClaim, EngineProtocol, EngineRequest, EngineService,
+    ForwardingMethods, NewConnections,
 };
 use crate::forward::{
     BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpHandle, UdpForwarder, UdpHandle,
@@ -68,8 +68,8 @@ impl PreparedFrontend {
         sockets: &mut ListeningSockets,
         replaced: Option<&Frontend>,
     ) -> Result<Self, ServiceError> {
-        if let (Some(engine), ListenAddress::Address(address)) = (spec.engine, listen) {
-            let claim = engine.claim(spec.engine_request(*address))?;
+        if let (Some(engine), Some(address)) = (spec.engine, spec.engine_address(listen)) {
+            let claim = engine.claim(spec.engine_request(address))?;
             return Ok(Self { listen: listen.clone(), forwarder: AnyForwarder::Kernel(claim) });
         }
         let open = sockets.take_for(spec.config.protocol, listen);
@@ -113,6 +113,9 @@ impl PreparedFrontend {
             (ServiceProtocol::Udp, ListenAddress::Unix(_)) => {
                 unreachable!("the configuration refuses a path for a UDP service")
             }
+            (_, ListenAddress::Mark(_)) => {
+                unreachable!("the configuration refuses a mark for the engine `proxy`")
+            }
         };
         Ok(Self { listen: listen.clone(), forwarder })
     }
@@ -154,15 +157,24 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ServiceError> {
 }
 
 impl FrontendSpec<'_> {
-    fn engine_request(&self, address: SocketAddr) -> EngineRequest {
-        let config = self.config;
-        let protocol = match config.protocol {
+    /// Returns the packets that an engine of the kernel takes; `None` for a path.
+    fn engine_address(&self, listen: &ListenAddress) -> Option<EngineAddress> {
+        let protocol = match self.config.protocol {
             ServiceProtocol::Tcp => EngineProtocol::Tcp,
             ServiceProtocol::Udp => EngineProtocol::Udp,
         };
+        match *listen {
+            ListenAddress::Address(address) => Some(EngineAddress::Socket { protocol, address }),
+            ListenAddress::Mark(mark) => Some(EngineAddress::Mark(mark)),
+            ListenAddress::Unix(_) => None,
+        }
+    }
+
+    fn engine_request(&self, address: EngineAddress) -> EngineRequest {
+        let config = self.config;
         let scheduler = config.scheduler.to_string();
         let balancer = self.balancer.clone();
-        let mut request = EngineRequest::new(&config.name, protocol, address, balancer, scheduler);
+        let mut request = EngineRequest::new(&config.name, address, balancer, scheduler);
         let persistence = config.persistence.as_ref();
         request.persistence =
             persistence.and_then(|persistence| persistence.engine_persistence(address.is_ipv6()));
@@ -170,6 +182,7 @@ impl FrontendSpec<'_> {
         request.cut_on_down = config.tcp.cuts_on_down();
         request.methods = self.methods.clone();
         request.sorry_server = config.sorry_server;
+        request.sorry_server_method = config.sorry_server_method();
         request
     }
 

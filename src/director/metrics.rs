@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
+use super::config::EngineKind;
 use super::counters::CountedSince;
 use super::metrics_histogram::{HistogramSeries, render_histogram};
 #[cfg(target_os = "linux")]
@@ -221,7 +222,10 @@ fn record_service(
     let show = |metric: &'static str, value: usize| {
         gauge!(metric, "service" => name.to_owned()).set(value as f64);
     };
-    show("lvs_service_max_connections", service.listener_limit());
+    // The kernel has no such limit.
+    if service.engine() == EngineKind::Proxy {
+        show("lvs_service_max_connections", service.listener_limit());
+    }
     show("lvs_service_persistent_clients", service.persistence().map_or(0, |table| table.len()));
 }
 

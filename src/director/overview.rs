@@ -136,7 +136,7 @@ fn service_overview(
     ServiceOverview {
         name: service.name.clone(),
         listen: service.local_addresses(),
-        protocol: service.protocol.name(),
+        protocol: service.protocol_name(),
         scheduler: service.scheduler(),
         state,
         state_age_ms: saturating_millis(ages.service_age(state, now)),

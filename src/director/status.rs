@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 
 use super::applied::{PartStatus, ReloadCounts, ReloadStatusSlot};
-use super::config::ServiceProtocol;
 use super::counters::CountedSince;
 use super::error::DirectorError;
 use super::history::HistoryReader;
@@ -275,7 +274,7 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
         state_age_ms: saturating_millis(ages.service_age(state, now)),
         name: service.name.clone(),
         listen: service.local_addresses(),
-        protocol: service.protocol.name(),
+        protocol: service.protocol_name(),
         scheduler: service.scheduler(),
         engine: service.engine().name(),
         panicking: snapshot.is_panicking(),
@@ -284,14 +283,5 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
         refused: counters.refused,
         active: counters.active,
         persistent: service.persistence().map_or(0, |table| table.len()),
-    }
-}
-
-impl ServiceProtocol {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! The errors of engines.
 
 use std::error::Error as StdError;
-use std::net::SocketAddr;
 
 use thiserror::Error;
+
+use super::address::EngineAddress;
 
 /// The reason for which an engine cannot be used, or does not serve an address.
 #[derive(Debug, Error)]
@@ -22,8 +23,8 @@ pub enum EngineError {
     Refused {
         /// The engine's name.
         engine: &'static str,
-        /// The virtual address.
-        address: SocketAddr,
+        /// The virtual address, or the firewall mark.
+        address: EngineAddress,
         /// What it cannot do.
         reason: String,
     },
@@ -32,8 +33,8 @@ pub enum EngineError {
     Kernel {
         /// The engine's name.
         engine: &'static str,
-        /// The virtual address.
-        address: SocketAddr,
+        /// The virtual address, or the firewall mark.
+        address: EngineAddress,
         /// The cause.
         source: Box<dyn StdError + Send + Sync>,
     },

@@ -1,6 +1,6 @@
 //! The seam between a director and the engines that carry traffic outside of its process.
 //!
-//! An engine is asked for a virtual service at one address by an [`EngineRequest`], a plain value, and
+//! An engine is asked for a virtual service at one address, or for one firewall mark, by an [`EngineRequest`], a plain value, and
 //! follows the service's backend set by itself: it subscribes to the publications of
 //! [the balancer's set](crate::Balancer::backend_set), so that health, weights, drains, limits and
 //! discovery need nothing from the director. No publication waits for an engine.
@@ -17,6 +17,7 @@
 //!
 //! Counters that an engine cannot know are [absent](EngineCounters), and never 0.
 
+mod address;
 mod counters;
 mod error;
 mod request;
@@ -25,11 +26,12 @@ use std::fmt;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use self::address::{EngineAddress, EngineProtocol, FirewallMark};
 pub use self::counters::{EngineCounters, EngineServerCounters};
 pub use self::error::EngineError;
 pub use self::request::{
-    EnginePersistence, EngineProtocol, EngineRequest, ForwardingMethod, ForwardingMethods,
-    TunnelChecksum, TunnelKind,
+    EnginePersistence, EngineRequest, ForwardingMethod, ForwardingMethods, TunnelChecksum,
+    TunnelKind,
 };
 
 /// An engine of a director. A director has one of each kind, for all its services.

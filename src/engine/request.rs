@@ -6,20 +6,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::EngineAddress;
 use crate::BackendId;
 use crate::balancer::Balancer;
 use crate::sync::ArcSwap;
 
-/// A virtual service at one address, as a director asks an engine for it.
+/// A virtual service at one address or for one mark, as a director asks an engine for it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineRequest {
     /// The name of the service, for errors and logs.
     pub service: String,
-    /// The transport protocol.
-    pub protocol: EngineProtocol,
-    /// The virtual address.
-    pub address: SocketAddr,
+    /// The packets that the service is for.
+    pub address: EngineAddress,
     /// The balancer with the service's set, which the engine follows.
     pub balancer: Balancer<SocketAddr>,
     /// The scheduler's expression, such as `"wlc"` or `"mh(mh-port)"`.
@@ -34,6 +33,8 @@ pub struct EngineRequest {
     pub methods: ForwardingMethods,
     /// The server that gets the connections while no backend can.
     pub sorry_server: Option<SocketAddr>,
+    /// The forwarding method of the sorry server.
+    pub sorry_server_method: ForwardingMethod,
 }
 
 impl EngineRequest {
@@ -41,14 +42,12 @@ impl EngineRequest {
     #[must_use]
     pub fn new(
         service: impl Into<String>,
-        protocol: EngineProtocol,
-        address: SocketAddr,
+        address: EngineAddress,
         balancer: Balancer<SocketAddr>,
         scheduler: impl Into<String>,
     ) -> Self {
         Self {
             service: service.into(),
-            protocol,
             address,
             balancer,
             scheduler: scheduler.into(),
@@ -57,14 +56,18 @@ impl EngineRequest {
             cut_on_down: false,
             methods: ForwardingMethods::default(),
             sorry_server: None,
+            sorry_server_method: ForwardingMethod::default(),
         }
     }
 
-    /// Returns the address of a backend, with the service's port if it has none of its own.
+    /// Returns the address of a backend, with the service's port if it has none of its own. A service by
+    /// mark has no port: with 0 a packet's own stays.
     #[must_use]
     pub fn destination_address(&self, backend: SocketAddr) -> SocketAddr {
-        match backend.port() {
-            0 => SocketAddr::new(backend.ip(), self.address.port()),
+        match (backend.port(), self.address) {
+            (0, EngineAddress::Socket { address, .. }) => {
+                SocketAddr::new(backend.ip(), address.port())
+            }
             _ => backend,
         }
     }
@@ -86,16 +89,6 @@ impl ForwardingMethods {
     pub fn get(&self, backend: &BackendId) -> ForwardingMethod {
         self.0.load().get(backend).copied().unwrap_or_default()
     }
-}
-
-/// The transport protocol of a request.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum EngineProtocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
 }
 
 /// Persistence of a request: a client's address returns to the server that it had before.

@@ -2,23 +2,32 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::address::IpvsFamily;
 use super::destination::{
     IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,
 };
 use super::scheduler::kernel_scheduler;
-use super::service::{IpvsNetmask, IpvsPersistence, IpvsProtocol, IpvsService, IpvsServiceKey};
+use super::service::{IpvsNetmask, IpvsPersistence, IpvsService, IpvsServiceKey};
 use crate::backend::{BackendState, Member, Snapshot};
 use crate::engine::{
-    EngineProtocol, EngineRequest, ForwardingMethod, NewConnections, TunnelChecksum, TunnelKind,
+    EngineAddress, EngineProtocol, EngineRequest, FirewallMark, ForwardingMethod, NewConnections,
+    TunnelChecksum, TunnelKind,
 };
 
 /// Returns the key of the service that a request asks for.
 fn service_key(request: &EngineRequest) -> IpvsServiceKey {
-    let protocol = match request.protocol {
-        EngineProtocol::Tcp => IpvsProtocol::Tcp,
-        EngineProtocol::Udp => IpvsProtocol::Udp,
-    };
-    IpvsServiceKey::Address { protocol, address: request.address }
+    match request.address {
+        EngineAddress::Socket { protocol: EngineProtocol::Tcp, address } => {
+            IpvsServiceKey::tcp(address)
+        }
+        EngineAddress::Socket { protocol: EngineProtocol::Udp, address } => {
+            IpvsServiceKey::udp(address)
+        }
+        EngineAddress::Mark(FirewallMark { mark, is_ipv6 }) => {
+            let family = if is_ipv6 { IpvsFamily::V6 } else { IpvsFamily::V4 };
+            IpvsServiceKey::Mark { family, mark }
+        }
+    }
 }
 
 /// Returns the service without destinations.
@@ -36,9 +45,9 @@ pub(super) fn desired_service(request: &EngineRequest) -> Result<IpvsService, St
             .map_err(|_| "the timeout of persistence is longer than 2^32 s".to_owned())?;
         let mut of_kernel = IpvsPersistence::new(key.family(), seconds);
         let prefix = u32::from(persistence.prefix);
-        of_kernel.netmask = match request.address {
-            SocketAddr::V4(_) => IpvsNetmask::V4(ipv4_mask(prefix)),
-            SocketAddr::V6(_) => IpvsNetmask::V6(prefix),
+        of_kernel.netmask = match key.family() {
+            IpvsFamily::V4 => IpvsNetmask::V4(ipv4_mask(prefix)),
+            IpvsFamily::V6 => IpvsNetmask::V6(prefix),
         };
         service.persistence = Some(of_kernel);
     }
@@ -56,17 +65,16 @@ fn ipv4_mask(prefix: u32) -> Ipv4Addr {
 /// |---|---|
 /// | eligible | its weight; in slow start of any, the shares of all |
 /// | quiesced, draining, ejected, withheld | weight 0: connections and persistent clients stay |
-/// | down, disabled | none if connections are to end, if the service is persistent or of UDP; else weight 0 |
+/// | down, disabled | none if connections are to end, if the service is persistent, of UDP or by mark; else weight 0 |
 ///
-/// A persistent client and a UDP flow would stay at a destination of weight 0 that is down. While no
-/// backend gets connections, the sorry server does.
+/// A persistent client and a UDP flow, of which a mark may have some, would stay at a destination of weight 0
+/// that is down. While no backend gets connections, the sorry server does.
 pub(super) fn desired_destinations(
     request: &EngineRequest,
     snapshot: &Snapshot<SocketAddr>,
 ) -> Vec<IpvsDestination> {
-    let removes_down = request.cut_on_down
-        || request.persistence.is_some()
-        || request.protocol == EngineProtocol::Udp;
+    let removes_down =
+        request.cut_on_down || request.persistence.is_some() || request.address.has_udp();
     let members = snapshot.members();
     let eligible = || members.iter().filter(|member| member.share() > 0);
     let has_shares_by_weight = has_shares_by_weight(eligible());
@@ -90,8 +98,10 @@ pub(super) fn desired_destinations(
     if let Some(sorry_server) = request.sorry_server
         && eligible().next().is_none()
     {
+        let sorry_server = request.destination_address(sorry_server);
         destinations.retain(|destination| destination.address != sorry_server);
-        destinations.push(IpvsDestination::new(sorry_server, IpvsForwarding::Nat));
+        let method = forwarding(request.sorry_server_method);
+        destinations.push(IpvsDestination::new(sorry_server, method));
     }
     destinations
 }
@@ -105,21 +115,26 @@ pub(super) fn draining_destinations(
 ) -> Vec<IpvsDestination> {
     let mut destinations = desired_destinations(request, snapshot);
     destinations.iter_mut().for_each(|destination| destination.weight = 0);
-    if new_connections == NewConnections::Local {
-        destinations.push(IpvsDestination::new(request.address, IpvsForwarding::Local));
+    // No socket listens on a mark.
+    if let (NewConnections::Local, EngineAddress::Socket { address, .. }) =
+        (new_connections, request.address)
+    {
+        destinations.push(IpvsDestination::new(address, IpvsForwarding::Local));
     }
     destinations
 }
 
-/// Returns whether a destination that the set has no more stays for its TCP connections, with weight 0. With
-/// persistence it does not: clients would return to it. `has_settled` says that connections that had begun
+/// Returns whether a destination that the set has no more stays for its TCP connections, with weight 0; UDP
+/// flows of the same mark stay as long. With persistence it does not: clients would return to it. `has_settled` says that connections that had begun
 /// when it left are established.
 pub(super) fn may_have_connections(
     request: &EngineRequest,
     status: &IpvsDestinationStatus,
     has_settled: bool,
 ) -> bool {
-    let ends_at_once = request.persistence.is_some() || request.protocol == EngineProtocol::Udp;
+    let is_udp =
+        matches!(request.address, EngineAddress::Socket { protocol: EngineProtocol::Udp, .. });
+    let ends_at_once = request.persistence.is_some() || is_udp;
     // One may begin until it has weight 0.
     let may_begin = status.destination.weight > 0;
     let may_be_established = status.inactive_connections > 0 && !has_settled;
@@ -173,7 +188,16 @@ mod tests {
 
     fn request(set: &BackendSet<SocketAddr>) -> EngineRequest {
         let balancer = Balancer::new(set, RoundRobin::new()).expect("a valid set");
-        EngineRequest::new("web", EngineProtocol::Tcp, address("10.0.0.1:80"), balancer, "wlc")
+        EngineRequest::new("web", socket(EngineProtocol::Tcp, "10.0.0.1:80"), balancer, "wlc")
+    }
+
+    fn socket(protocol: EngineProtocol, text: &str) -> EngineAddress {
+        EngineAddress::Socket { protocol, address: address(text) }
+    }
+
+    fn mark(number: u32, is_ipv6: bool) -> EngineAddress {
+        let mark = number.try_into().expect("not 0");
+        EngineAddress::Mark(FirewallMark { mark, is_ipv6 })
     }
 
     fn three_servers() -> BackendSet<SocketAddr> {
@@ -222,9 +246,11 @@ mod tests {
             Some(EnginePersistence { timeout: Duration::from_secs(300), prefix: 24 });
         assert_eq!(weights(&request, &set), [(1, 0), (3, 3)]);
         request.persistence = None;
-        request.protocol = EngineProtocol::Udp;
-        assert_eq!(weights(&request, &set), [(1, 0), (3, 3)]);
-        request.protocol = EngineProtocol::Tcp;
+        for other in [socket(EngineProtocol::Udp, "10.0.0.1:80"), mark(7, false)] {
+            request.address = other;
+            assert_eq!(weights(&request, &set), [(1, 0), (3, 3)]);
+        }
+        request.address = socket(EngineProtocol::Tcp, "10.0.0.1:80");
         request.cut_on_down = true;
         assert_eq!(weights(&request, &set), [(1, 0), (3, 3)]);
     }
@@ -239,8 +265,27 @@ mod tests {
             set.drain(&format!("10.0.1.{n}:0").as_str().into()).expect("it is there");
         }
         assert_eq!(weights(&request, &set), [(1, 0), (2, 0), (3, 0), (9, 1)]);
+        request.sorry_server_method = ForwardingMethod::DirectRouting;
+        let sorry_server = desired_destinations(&request, &set.snapshot()).pop();
+        let sorry_server = sorry_server.expect("four destinations");
+        assert_eq!(sorry_server.forwarding, IpvsForwarding::DirectRouting);
         set.enable(&"10.0.1.2:0".into()).expect("it is there");
         assert_eq!(weights(&request, &set), [(1, 0), (2, 2), (3, 0)]);
+    }
+
+    #[test]
+    fn a_mark_has_no_port_that_servers_could_take_and_no_socket() {
+        let set = three_servers();
+        let mut request = request(&set);
+        request.address = mark(7, false);
+        let key = desired_service(&request).expect("the kernel has it").key;
+        assert_eq!(key.to_string(), "FWM 7");
+        let destinations = draining_destinations(&request, &set.snapshot(), NewConnections::Local);
+        let addresses = destinations.iter().map(|destination| destination.address.to_string());
+        assert_eq!(addresses.collect::<Vec<_>>(), ["10.0.1.1:0", "10.0.1.2:0", "10.0.1.3:0"]);
+        request.address = mark(7, true);
+        let key = desired_service(&request).expect("the kernel has it").key;
+        assert_eq!(key.to_string(), "FWM 7 IPv6");
     }
 
     #[test]
@@ -253,9 +298,11 @@ mod tests {
         let persistence = persistence.expect("it is set");
         let mask = IpvsNetmask::V4(Ipv4Addr::new(255, 255, 255, 0));
         assert_eq!((persistence.timeout_secs, persistence.netmask), (300, mask));
-        request.address = address("[2001:db8::1]:80");
-        let persistence = desired_service(&request).expect("the kernel has it").persistence;
-        assert_eq!(persistence.expect("it is set").netmask, IpvsNetmask::V6(24));
+        for of_ipv6 in [socket(EngineProtocol::Tcp, "[2001:db8::1]:80"), mark(7, true)] {
+            request.address = of_ipv6;
+            let persistence = desired_service(&request).expect("the kernel has it").persistence;
+            assert_eq!(persistence.expect("it is set").netmask, IpvsNetmask::V6(24));
+        }
         assert_eq!((ipv4_mask(0), ipv4_mask(32)), (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST));
     }
 }

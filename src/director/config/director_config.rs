@@ -171,11 +171,11 @@ impl DirectorConfig {
 
     /// Returns the addresses of all services.
     pub(crate) fn listen_addresses(&self) -> BTreeSet<(ServiceProtocol, ListenAddress)> {
-        let addresses_of = |service: &ServiceConfig| {
-            let protocol = service.protocol;
-            service.listen.0.clone().into_iter().map(move |listen| (protocol, listen))
-        };
-        self.services.iter().flat_map(addresses_of).collect()
+        let services = self.services.iter();
+        let addresses = services.flat_map(|service| {
+            service.listen.0.iter().map(|listen| listen.with_protocol(service.protocol))
+        });
+        addresses.collect()
     }
 
     /// Merges the first file and those that it includes, and checks that their tables fit together.
@@ -363,7 +363,7 @@ fn one_error(errors: Vec<DirectorConfigError>) -> DirectorConfigError {
 #[derive(Default)]
 struct KnownServices<'a> {
     names: BTreeSet<&'a str>,
-    /// By protocol and port; Unix sockets have port 0.
+    /// By protocol and port; Unix sockets and marks have port 0.
     listeners: BTreeMap<(ServiceProtocol, u16), Vec<(ListenAddress, String)>>,
     /// The services that `server_names` and `without_tls` lead to.
     routed_names: BTreeSet<&'a str>,
@@ -379,7 +379,7 @@ impl<'a> KnownServices<'a> {
     ) -> Result<(), ConfigProblem> {
         let port = match &listen {
             ListenAddress::Address(address) => address.port(),
-            ListenAddress::Unix(_) => 0,
+            ListenAddress::Unix(_) | ListenAddress::Mark(_) => 0,
         };
         let others = self.listeners.entry((protocol, port)).or_default();
         if let Some((other, previous)) = others.iter().find(|(other, _)| other.overlaps(&listen)) {
@@ -406,7 +406,8 @@ impl<'a> KnownServices<'a> {
         }
         for listen in &service.listen.0 {
             let owner = format!("service {name:?}");
-            self.add_listener(service.protocol, listen.clone(), owner)?;
+            let (protocol, listen) = listen.with_protocol(service.protocol);
+            self.add_listener(protocol, listen, owner)?;
         }
         if service.listen.0.is_empty() && !self.routed_names.contains(name) {
             let reason =

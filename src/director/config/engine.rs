@@ -1,6 +1,7 @@
 //! The engine of a service, and what each engine refuses.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -163,6 +164,39 @@ impl RealServer {
 }
 
 impl ServiceConfig {
+    /// Returns how packets reach the sorry server.
+    pub(crate) fn sorry_server_method(&self) -> ForwardingMethod {
+        match self.sorry_server_method.unwrap_or_default() {
+            ServerMethod::Nat => ForwardingMethod::Nat,
+            ServerMethod::Dr => ForwardingMethod::DirectRouting,
+            ServerMethod::Tunnel => ForwardingMethod::Tunnel(TunnelKind::Ipip),
+        }
+    }
+
+    /// Returns why the kernel does not lead from a listen address to a server, a reason for each address.
+    /// To servers of a mark packets keep their ports, but with `nat`.
+    fn unreachable_reasons(
+        &self,
+        server: SocketAddr,
+        method: ForwardingMethod,
+    ) -> impl Iterator<Item = &'static str> {
+        self.listen.0.iter().filter_map(move |listen| {
+            let (is_ipv6, port) = match listen {
+                ListenAddress::Address(address) => (address.is_ipv6(), Some(address.port())),
+                ListenAddress::Mark(mark) => (mark.is_ipv6, None),
+                ListenAddress::Unix(_) => return None,
+            };
+            let same_port = port.is_none_or(|port| [0, port].contains(&server.port()));
+            if server.is_ipv6() != is_ipv6 && !matches!(method, ForwardingMethod::Tunnel(_)) {
+                Some("only `tunnel` leads to a server of another address family")
+            } else if method != ForwardingMethod::Nat && !same_port {
+                Some("only `nat` leads to another port than the service's")
+            } else {
+                None
+            }
+        })
+    }
+
     /// Returns the forwarding methods of the configured servers.
     pub(crate) fn forwarding_methods(&self) -> BTreeMap<BackendId, ForwardingMethod> {
         self.servers.iter().map(RealServer::method_entry).collect()
@@ -186,6 +220,9 @@ impl RealServer {
         (BackendId::from(self.address.to_string()), method)
     }
 }
+
+const PROXY_METHOD: &str =
+    "the engine `proxy` connects to servers by itself: only `nat` is possible";
 
 /// Refuses what one of a service's engines cannot do: which of them serves is known at the start only.
 pub(super) fn validate_engines(service: &ServiceConfig) -> ConfigProblems {
@@ -216,13 +253,19 @@ pub(super) fn validate_engines(service: &ServiceConfig) -> ConfigProblems {
 }
 
 fn refuse_for_proxy(service: &ServiceConfig, problems: &mut ConfigProblems) {
+    if service.listen.0.iter().any(|listen| matches!(listen, ListenAddress::Mark(_))) {
+        problems.record(Err(ConfigProblem::at_key(
+            "listen",
+            "the engine `proxy` binds sockets: a firewall mark requires `engine = \"ipvs\"`",
+        )));
+    }
+    if service.sorry_server_method.is_some_and(|method| method != ServerMethod::Nat) {
+        problems.record(Err(ConfigProblem::at_key("sorry_server_method", PROXY_METHOD)));
+    }
     for (n, server) in service.servers.iter().enumerate() {
         if server.method.is_some_and(|method| method != ServerMethod::Nat) {
             let path = server_key(n, "method");
-            problems.record(Err(ConfigProblem::new(
-                path,
-                "the engine `proxy` connects to servers by itself: only `nat` is possible",
-            )));
+            problems.record(Err(ConfigProblem::new(path, PROXY_METHOD)));
         }
     }
 }
@@ -247,7 +290,7 @@ fn refuse_for_ipvs(service: &ServiceConfig, problems: &mut ConfigProblems) {
             ListenAddress::Address(address) if address.ip().is_unspecified() => {
                 refuse(key("listen"), "a virtual service has one address");
             }
-            ListenAddress::Address(_) => {}
+            ListenAddress::Address(_) | ListenAddress::Mark(_) => {}
         }
     }
     for (name, is_set, reason) in [
@@ -283,18 +326,14 @@ fn refuse_for_ipvs(service: &ServiceConfig, problems: &mut ConfigProblems) {
     for (n, server) in service.servers.iter().enumerate() {
         // A method that is wrong by itself is reported where the server is checked.
         let method = server.forwarding_method().unwrap_or_default();
-        for listen in &service.listen.0 {
-            let ListenAddress::Address(listen) = listen else { continue };
-            let is_tunnel = matches!(method, ForwardingMethod::Tunnel(_));
-            if server.address.is_ipv4() != listen.is_ipv4() && !is_tunnel {
-                let reason = "only `tunnel` leads to a server of another address family";
-                refuse(server_key(n, "address"), reason);
-            }
-            let same_port = [0, listen.port()].contains(&server.address.port());
-            if method != ForwardingMethod::Nat && !same_port {
-                let reason = "only `nat` leads to another port than the service's";
-                refuse(server_key(n, "address"), reason);
-            }
+        for reason in service.unreachable_reasons(server.address, method) {
+            refuse(server_key(n, "address"), reason);
+        }
+    }
+    if let Some(sorry_server) = service.sorry_server {
+        let method = service.sorry_server_method();
+        for reason in service.unreachable_reasons(sorry_server, method) {
+            refuse(key("sorry_server"), reason);
         }
     }
     if service.protocol == ServiceProtocol::Tcp && service.only_routes() {

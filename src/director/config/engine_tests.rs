@@ -96,6 +96,78 @@ fn what_the_kernel_can_is_accepted() {
 }
 
 #[test]
+fn a_mark_is_for_the_kernel_alone() {
+    for (service, server) in [
+        ("listen = \"fwmark:7\"", ""),
+        ("listen = \"fwmark:7\"", "address = \"10.0.1.1:0\""),
+        ("listen = [\"fwmark:7\", \"10.0.0.1:80\", \"fwmark:8\"]", ""),
+        ("listen = \"fwmark:7/ipv6\"", "address = \"[2001:db8::1]:80\""),
+        // The kernel leaves the port of the packet.
+        ("listen = \"fwmark:7\"", "address = \"10.0.1.1:81\"\nmethod = \"dr\""),
+        ("listen = \"fwmark:7\"\nprotocol = \"udp\"\nudp = { one_packet = true }", ""),
+    ] {
+        let service = format!("engine = \"ipvs\"\n{service}");
+        assert_eq!(refusal(&service, server), "", "{service}, {server}");
+    }
+    let expected = [
+        ("listen = \"fwmark:7\"", "", "listen: the engine `proxy` binds sockets"),
+        ("engine = \"proxy\"\nlisten = \"fwmark:7\"", "", "listen: the engine `proxy` binds"),
+        ("engine = [\"ipvs\", \"proxy\"]\nlisten = \"fwmark:7\"", "", "listen: the engine `proxy`"),
+        ("engine = \"ipvs\"\nlisten = \"fwmark:0\"", "", "is not a firewall mark"),
+        ("engine = \"ipvs\"\nlisten = \"fwmark:7:80\"", "", "and no port"),
+        (
+            "engine = \"ipvs\"\nlisten = [\"fwmark:7\", \"fwmark:7\"]",
+            "",
+            "listen: service \"web\" listens on fwmark:7 too",
+        ),
+        (
+            "engine = \"ipvs\"\nlisten = \"fwmark:7\"\ntcp = { server_names = { \"a\" = \"web\" } }",
+            "",
+            "tcp.server_names: the engine `ipvs` cannot do this",
+        ),
+        (
+            "engine = \"ipvs\"\nlisten = \"fwmark:7/ipv6\"",
+            "",
+            "address: the engine `ipvs` cannot do this: only `tunnel` leads to a server of another",
+        ),
+    ];
+    for (service, server, expected) in expected {
+        let error = refusal(service, server);
+        assert!(error.contains(expected), "{service}: {error:?}");
+    }
+    // The protocol of a service is none of a mark's.
+    let service = |name, protocol| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nengine = \"ipvs\"\n\
+             listen = \"fwmark:7\"\n[[service.server]]\naddress = \"10.0.1.1:80\"\n"
+        )
+    };
+    let two = service("a", "tcp") + &service("b", "udp");
+    let error = DirectorConfig::parse(&two).expect_err("two services").to_string();
+    assert!(error.contains("service.b.listen: service \"a\" listens on fwmark:7 too"), "{error}");
+}
+
+#[test]
+fn the_sorry_server_has_a_method_that_fits() {
+    let sorry = |lines: &str| refusal(&format!("engine = \"ipvs\"\n{lines}"), "");
+    for lines in [
+        "sorry_server = \"10.0.1.9:81\"",
+        "sorry_server = \"10.0.1.9:80\"\nsorry_server_method = \"dr\"",
+        "sorry_server = \"[2001:db8::9]:80\"\nsorry_server_method = \"tunnel\"",
+    ] {
+        assert_eq!(sorry(lines), "", "{lines}");
+    }
+    for lines in [
+        "sorry_server = \"10.0.1.9:81\"\nsorry_server_method = \"dr\"",
+        "sorry_server = \"[2001:db8::9]:80\"",
+    ] {
+        assert!(sorry(lines).contains("service.web.sorry_server: the engine `ipvs`"), "{lines}");
+    }
+    let error = refusal("sorry_server = \"10.0.1.9:80\"\nsorry_server_method = \"dr\"", "");
+    assert!(error.contains("sorry_server_method: the engine `proxy` connects"), "{error}");
+}
+
+#[test]
 fn forwarding_methods_fit_engine_ports_and_families() {
     let method = |server| {
         let config = parse("engine = \"ipvs\"", server).expect(server);

@@ -10,7 +10,7 @@ use super::check::CheckConfig;
 use super::custom::ServiceOnEnd;
 use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
-use super::engine::{EngineKind, validate_engines};
+use super::engine::{EngineKind, ServerMethod, validate_engines};
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::notify::NotifyCommandList;
@@ -41,15 +41,17 @@ builder ServiceConfigBuilder;
 pub struct ServiceConfig {
     /// The name of the service in logs, metrics and the API. It must be unique.
     pub(crate) name: String,
-    /// The addresses to listen on. Without any, `server_names` or `without_tls` of another service
-    /// must lead here. A reload opens new listeners, and closes those that are gone after
+    /// The addresses to listen on, or firewall marks. Without any, `server_names` or `without_tls` of another
+    /// service must lead here. A reload opens new listeners, and closes those that are gone after
     /// `drain_timeout`. Default: none.
     #[serde(default)]
     pub(crate) listen: OneOrMany<ListenAddress>,
     /// Listens on addresses that this machine does not have yet (`IP_FREEBIND`), such as those that
     /// another program adds later. Default: `true` with a `[vrrp]` table, `false` without.
     pub(crate) freebind: Option<bool>,
-    /// The transport protocol. Default: `"tcp"`.
+    /// The transport protocol of the addresses. A firewall mark has packets of every protocol: `protocol` then
+    /// says only whether the service may have a `tcp` or a `udp` table, and `udp.one_packet` is for the datagrams
+    /// among them. Default: `"tcp"`.
     #[serde(default)]
     pub(crate) protocol: ServiceProtocol,
     /// The scheduler by its IPVS name, such as `rr`, `wrr`, `lc` or `wlc`, or by another name of
@@ -88,6 +90,9 @@ pub struct ServiceConfig {
     /// connections are reset and such datagrams dropped.
     #[serde(default, deserialize_with = "deserialize_some_address")]
     pub(crate) sorry_server: Option<SocketAddr>,
+    /// How packets reach the sorry server; `tunnel` is IP in IP. The engine `proxy` has `nat` alone.
+    /// Default: `"nat"`.
+    pub(crate) sorry_server_method: Option<ServerMethod>,
     /// Settings of a TCP service. Default: an empty table.
     #[serde(default)]
     pub(crate) tcp: TcpConfig,
@@ -155,6 +160,7 @@ impl ServiceConfig {
             quorum_up: None,
             quorum_down: None,
             sorry_server: None,
+            sorry_server_method: None,
             tcp: TcpConfig::default(),
             udp: UdpConfig::default(),
             servers: Vec::new(),
@@ -266,6 +272,16 @@ impl ServiceConfig {
         Err(ConfigProblem::at_key(key, reason))
     }
 
+    /// Returns the protocol for people: `any` for a service of firewall marks alone.
+    pub(crate) fn protocol_name(&self) -> &'static str {
+        let is_mark = |listen: &ListenAddress| matches!(listen, ListenAddress::Mark(_));
+        match self.protocol {
+            _ if !self.listen.0.is_empty() && self.listen.0.iter().all(is_mark) => "any",
+            ServiceProtocol::Tcp => "tcp",
+            ServiceProtocol::Udp => "udp",
+        }
+    }
+
     fn has_unix_listener(&self) -> bool {
         self.listen.0.iter().any(|listen| matches!(listen, ListenAddress::Unix(_)))
     }
@@ -340,6 +356,7 @@ impl ServiceConfig {
             ("workers", self.workers.is_some()),
             ("persistence", self.persistence.is_some()),
             ("sorry_server", self.sorry_server.is_some()),
+            ("sorry_server_method", self.sorry_server_method.is_some()),
             ("tcp", !self.tcp.affects_only_checks()),
         ]
         .into_iter()

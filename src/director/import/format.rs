@@ -13,9 +13,12 @@ use crate::director::config::DirectorConfig;
 /// `ipvsadm-save`.
 ///
 /// Each directive is converted, or named in a comment at the top of the result with its line in the
-/// original; differences that may harm are marked `WARNING`. An operator must review the result: for
-/// example, servers that answered clients directly (direct routing, tunnels) answer the director
-/// afterwards. The result passes the checks of [`DirectorConfig::parse`].
+/// original; differences that may harm are marked `WARNING`. An operator must review the result, which
+/// passes the checks of [`DirectorConfig::parse`].
+///
+/// If a service is by firewall mark, has servers with direct routing or tunnels, or if the kernel's
+/// synchronization daemon runs, all services of the file stay with the kernel (`engine = "ipvs"`);
+/// otherwise this crate's forwarder serves them, and servers see the director's address.
 ///
 /// # Examples
 /// ```
@@ -56,8 +59,8 @@ impl Importer {
     /// Converts a text. It reads the files that the text includes.
     ///
     /// # Errors
-    /// [`ImportError`] if the text has neither format, a syntax error, a service that this crate cannot
-    /// have, such as one by firewall mark, or if the result is no valid configuration.
+    /// [`ImportError`] if the text has neither format, a syntax error, a service or server that neither the
+    /// kernel nor this crate can have, or if the result is no valid configuration.
     pub fn import(&self, text: &str) -> Result<String, ImportError> {
         let is_command = |line: &str| line.starts_with('-');
         let first =

@@ -101,6 +101,11 @@ impl ImportedConfig {
         self.tables.push(table);
     }
 
+    /// Returns whether there is a table with this header.
+    pub(super) fn has_table(&self, header: &str) -> bool {
+        self.tables.iter().any(|table| table.header == header)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.tables.is_empty()
     }

@@ -99,6 +99,11 @@ impl VirtualService {
         self.lock_state().methods.clone()
     }
 
+    /// Returns the transport protocol for people: `tcp`, `udp`, or `any` of firewall marks.
+    pub(in crate::director) fn protocol_name(&self) -> &'static str {
+        self.lock_state().config.protocol_name()
+    }
+
     /// Returns the engine that serves.
     pub(in crate::director) fn engine(&self) -> EngineKind {
         self.lock_state().engine

@@ -43,7 +43,7 @@ pub(in crate::director) struct DrainPolicy {
 
 impl DrainPolicy {
     fn drain_frontend(&self, frontend: &Frontend, protocol: ServiceProtocol) {
-        match self.configured_listeners.contains(&(protocol, frontend.listen.clone())) {
+        match self.configured_listeners.contains(&frontend.listen.with_protocol(protocol)) {
             true => frontend.hand_over(self.drain_timeout),
             false => frontend.drain(self.drain_timeout),
         }

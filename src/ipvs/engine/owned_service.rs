@@ -10,7 +10,7 @@ use super::command::ServiceShared;
 use super::counters::CounterSums;
 use crate::BackendId;
 use crate::backend::{SetSubscription, Snapshot};
-use crate::engine::{EngineProtocol, EngineRequest, NewConnections};
+use crate::engine::{EngineRequest, NewConnections};
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::desired::{desired_destinations, draining_destinations, may_have_connections};
 use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
@@ -71,17 +71,19 @@ pub(super) fn read_service(
     }
 }
 
-/// Returns how many connections the destinations have; those to this machine itself do not count, because
-/// they do without the service.
+/// Returns how many connections and UDP flows the destinations have; those to this machine itself do not
+/// count, because they do without the service. Of a mark, TCP connections that have ended count as long as the
+/// kernel remembers them: it does not tell them from UDP flows.
 fn open_connections(request: &EngineRequest, destinations: &[IpvsDestinationStatus]) -> u64 {
     let elsewhere =
         destinations.iter().filter(|status| status.destination.forwarding != IpvsForwarding::Local);
-    let open = elsewhere.map(|status| match request.protocol {
-        // The kernel counts every flow as inactive.
-        EngineProtocol::Udp => status.inactive_connections,
-        _ => status.active_connections,
+    // The kernel counts every flow as inactive.
+    let has_flows = request.address.has_udp();
+    let open = elsewhere.map(|status| {
+        let flows = if has_flows { status.inactive_connections } else { 0 };
+        u64::from(status.active_connections) + u64::from(flows)
     });
-    open.map(u64::from).sum()
+    open.sum()
 }
 
 fn has_unsettled(destinations: &[IpvsDestinationStatus]) -> bool {

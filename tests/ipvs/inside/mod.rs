@@ -7,6 +7,10 @@ mod destinations;
 #[cfg(feature = "director")]
 mod director;
 #[cfg(feature = "director")]
+mod imported;
+#[cfg(feature = "director")]
+mod mark;
+#[cfg(feature = "director")]
 mod pair;
 mod reconcile;
 mod refusals;

@@ -14,6 +14,10 @@ pub(super) struct GlobalSettings<'a> {
     pub(super) interface: String,
     pub(super) start_delay: Option<f64>,
     pub(super) checksum_as_v2: bool,
+    /// The last `lvs_sync_daemon` of `global_defs`, or else the last `lvs_sync_daemon_interface`.
+    pub(super) sync_daemon: Option<&'a KeepalivedDirective>,
+    /// The last `lvs_timeouts`.
+    pub(super) timeouts: Option<&'a KeepalivedDirective>,
     pub(super) scripts: BTreeMap<&'a str, &'a KeepalivedDirective>,
     pub(super) processes: BTreeMap<&'a str, &'a KeepalivedDirective>,
     pub(super) files: BTreeMap<&'a str, &'a KeepalivedDirective>,
@@ -27,10 +31,16 @@ impl<'a> GlobalSettings<'a> {
             interface: "eth0".to_owned(),
             start_delay: None,
             checksum_as_v2: false,
+            sync_daemon: None,
+            timeouts: None,
             scripts: named(nodes, &["vrrp_script"]),
             processes: named(nodes, &["vrrp_track_process"]),
             files: named(nodes, &["track_file", "vrrp_track_file"]),
         };
+        for instance in nodes.iter().filter(|node| node.name() == "vrrp_instance") {
+            let interface = instance.last_child("lvs_sync_daemon_interface");
+            settings.sync_daemon = interface.or(settings.sync_daemon);
+        }
         for block in nodes.iter().filter(|node| node.name() == "global_defs") {
             block.mark_used();
             if let Some(version) = number(block, "vrrp_version", 2..=3, output) {
@@ -45,6 +55,8 @@ impl<'a> GlobalSettings<'a> {
             let start_delay = seconds(block, "vrrp_startup_delay", output);
             settings.start_delay = start_delay.or(settings.start_delay);
             settings.checksum_as_v2 |= switch(block, "v3_checksum_as_v2", output);
+            settings.sync_daemon = block.last_child("lvs_sync_daemon").or(settings.sync_daemon);
+            settings.timeouts = block.last_child("lvs_timeouts").or(settings.timeouts);
         }
         settings
     }

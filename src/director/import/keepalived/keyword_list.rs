@@ -1,6 +1,5 @@
 //! The keywords of keepalived, by block, and what becomes of each: the one list from which the importer
-//! takes what it converts and what it reports. A service by firewall mark, which is a value and no keyword,
-//! is refused in `virtual_server.rs`.
+//! takes what it converts and what it reports.
 
 use super::keyword_fate::KeywordFate::{Block, Carried, Reported, Values, Warned};
 use super::keyword_fate::Keywords;
@@ -12,7 +11,6 @@ const MAIL: &str = "there are no mails: watch the metrics, or use `notify` progr
 const PROCESS: &str = "a setting of keepalived's own processes";
 const SNMP: &str = "there is no SNMP and no D-Bus: use the metrics";
 const FIFO: &str = "there is no notify FIFO: use `notify` programs";
-const SYNC: &str = "the kernel's sync daemon does not run: see the table [sync]";
 const ANNOUNCE: &str = "the announcements of addresses are those of the key `announce`";
 const FIREWALL: &str = "no firewall rules are made";
 const LOG: &str = "a setting of keepalived's log";
@@ -31,7 +29,8 @@ const OWNER: &str = "the owner of the addresses ignores no advertisements";
 const VMAC_NAME: &str = "the interface of a virtual MAC is called vrrp.VRID";
 const DELETED: &str = "a virtual router that a reload removes is stopped: see `notify_stop`";
 const WARMUP: &str = "the first check is at once; later ones differ by `jitter`";
-const NO_IPVS: &str = "the kernel's IPVS is not used";
+const FLUSH: &str = "the director removes its own services of the kernel when it stops, and leaves those of \
+    other programs alone";
 const TLS_END: &str = "TLS is always ended as the RFC says";
 const CONNECT_IP: &str = "the check asks the server's own address: a server that is checked elsewhere \
     needs a check of type `command`";
@@ -122,9 +121,8 @@ const GLOBAL: Keywords = &[
         ],
         Reported(FIREWALL),
     ),
-    (&["lvs_sync_daemon"], Warned(SYNC)),
-    (&["lvs_timeouts"], Warned("the timeouts are those of the tables `tcp` and `udp`")),
-    (&["lvs_flush", "lvs_flush_on_stop", "lvs_flush_onstop"], Reported(NO_IPVS)),
+    (&["lvs_sync_daemon", "lvs_timeouts"], Carried(MANY)),
+    (&["lvs_flush", "lvs_flush_on_stop", "lvs_flush_onstop"], Reported(FLUSH)),
     (
         &[
             "notify_fifo",
@@ -323,7 +321,7 @@ const INSTANCE: Keywords = &[
     (&["strict_mode"], Warned(STRICT)),
     (&["promote_secondaries"], Reported("each address has the prefix length that is written")),
     (&["linkbeat_use_polling"], Reported(LINK)),
-    (&["lvs_sync_daemon_interface"], Warned(SYNC)),
+    (&["lvs_sync_daemon_interface"], Carried(1)),
     (
         &[
             "garp_master_delay",
@@ -376,7 +374,7 @@ const VIRTUAL_SERVER: Keywords = &[
     (&["persistence_engine"], Warned("persistence is by the client's address")),
     (&["sorry_server_inhibit"], Reported("the sorry server is never removed")),
     (&["sorry_server_lvs_method"], Carried(MANY)),
-    (&["ip_family"], Reported("for services by firewall mark only")),
+    (&["ip_family"], Carried(1)),
     (&["ha_suspend"], Reported("checks run without the address too")),
     (&["omega"], Reported("programs of servers do not run when the director stops")),
     (&["alpha"], Carried(1)),

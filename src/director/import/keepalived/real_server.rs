@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 
 use super::address_range::parse_address;
 use super::checker::{CheckerDefaults, import_checks};
-use super::forwarding_method::{KeepalivedMethod, OTHER_FAMILY};
+use super::forwarding_method::{OTHER_FAMILY, common_port, reaches, read_method};
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
 use super::values::{ImportedCommand, number, switch};
+use crate::director::config::ListenAddress;
+use crate::director::import::ipvs::ImportedMethod;
 use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable, TomlTable};
 
 /// A converted server, and its checks.
@@ -20,11 +22,13 @@ struct ImportedServer {
 /// The maximum weight of a server here; keepalived's is 2147483647.
 const MAX_WEIGHT: u32 = 65_535;
 
-/// Converts the real servers; returns their total weight, or `None` if there is none.
+/// Converts the real servers; returns their total weight, or `None` if there is none. `removes_down` says that
+/// a server that is down leaves the kernel.
 pub(super) fn import_servers(
     node: &KeepalivedDirective,
-    method: KeepalivedMethod,
-    listen: &[SocketAddr],
+    method: ImportedMethod,
+    listen: &[ListenAddress],
+    removes_down: bool,
     global: &GlobalSettings<'_>,
     table: &mut TomlTable,
     output: &mut ImportedConfig,
@@ -36,6 +40,7 @@ pub(super) fn import_servers(
     let mut servers = Vec::new();
     switch(node, "inhibit_on_failure", output);
     for server in node.children_named("real_server") {
+        let method = read_method(server, &["lvs_method"], output).unwrap_or(method);
         let Some(address) = server_address(server, method, listen, output) else { continue };
         if !known.insert(address) {
             let report = format!("{address} is defined twice: only the first is converted");
@@ -48,9 +53,18 @@ pub(super) fn import_servers(
         let mut table = TomlTable::new("[[service.server]]");
         table.insert_string("address", &address.to_string());
         table.insert("weight", weight);
+        method.write(&mut table, &server.position, output);
         write_limits(server, &mut table, output);
-        if switch(server, "inhibit_on_failure", output) {
-            table.push_comment("inhibit_on_failure: a server that is down is never removed.");
+        match (switch(server, "inhibit_on_failure", output), removes_down) {
+            (true, false) => {
+                table.push_comment("inhibit_on_failure: a server that is down is never removed.");
+            }
+            (true, true) => {
+                let report = "`inhibit_on_failure`: a server that is down is removed: persistent clients and \
+                              UDP flows would stay with it";
+                output.report_skipped(&server.position, report);
+            }
+            (false, _) => {}
         }
         for key in ["notify_up", "notify_down"] {
             let command = ImportedCommand::read(server, key, &global.script_user, output);
@@ -61,7 +75,7 @@ pub(super) fn import_servers(
         let defaults = CheckerDefaults::read(server, &defaults, output);
         let mut checks = import_checks(server, &defaults, global, output);
         if address.port() == 0 {
-            checks.retain_mut(|check| give_port(check, listen, server, output));
+            checks.retain_mut(|check| give_port(check, server, output));
         }
         servers.push(ImportedServer { table, checks });
     }
@@ -83,11 +97,12 @@ fn weight(block: &KeepalivedDirective, min: u32, output: &mut ImportedConfig) ->
     Some(weight.min(MAX_WEIGHT))
 }
 
-/// Returns the address; a server without a port has that of the service.
+/// Returns the address; a server without a port has that of the service. Port 0 is each of several, and the
+/// packet's own of a mark.
 fn server_address(
     server: &KeepalivedDirective,
-    service_method: KeepalivedMethod,
-    listen: &[SocketAddr],
+    method: ImportedMethod,
+    listen: &[ListenAddress],
     output: &mut ImportedConfig,
 ) -> Option<SocketAddr> {
     let Some(mut address) = parse_address(server.values()) else {
@@ -96,23 +111,21 @@ fn server_address(
         server.mark_all_used();
         return None;
     };
-    let first_port = listen.first().map_or(0, SocketAddr::port);
-    let has_one_port = listen.iter().all(|listen| listen.port() == first_port);
-    let service_port = if has_one_port { first_port } else { 0 };
-    let method = KeepalivedMethod::read(server, &["lvs_method"], output).unwrap_or(service_method);
-    if !method.reaches(address, listen) {
+    if !reaches(method, address, listen) {
         output.report_skipped(&server.position, format!("{}: {OTHER_FAMILY}", server.text()));
         server.mark_all_used();
         return None;
     }
+    let is_by_mark = listen.iter().all(|listen| matches!(listen, ListenAddress::Mark(_)));
+    let service_port = common_port(listen).unwrap_or(0);
     if address.port() == 0 {
         address.set_port(service_port);
-    } else if method != KeepalivedMethod::Nat && service_port != 0 && address.port() != service_port
-    {
-        let report = format!(
-            "{}: without NAT keepalived takes the port of the service, {service_port}",
-            server.text()
-        );
+    } else if method != ImportedMethod::Nat && !is_by_mark && address.port() != service_port {
+        let port = match service_port {
+            0 => "each port of the service".to_owned(),
+            port => format!("the port of the service, {port}"),
+        };
+        let report = format!("{}: without NAT keepalived takes {port}", server.text());
         output.report_skipped(&server.position, report);
         address.set_port(service_port);
     }
@@ -122,16 +135,17 @@ fn server_address(
 /// Gives a check of a server without a port of its own a port; returns whether it can be checked.
 fn give_port(
     check: &mut TomlInlineTable,
-    listen: &[SocketAddr],
     server: &KeepalivedDirective,
     output: &mut ImportedConfig,
 ) -> bool {
     if check.get("port").is_some() {
         return true;
     }
+    let own_port = parse_address(server.values()).map_or(0, |address| address.port());
     // A program and a file do not ask the port.
-    if matches!(check.get("type"), Some("\"command\"" | "\"file\"")) {
-        check.insert("port", listen.first().map_or(1, SocketAddr::port));
+    let needs_port = !matches!(check.get("type"), Some("\"command\"" | "\"file\""));
+    if own_port != 0 || !needs_port {
+        check.insert("port", own_port.max(1));
         return true;
     }
     let report = format!(

@@ -1,33 +1,36 @@
 //! Conversion of virtual servers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
-use super::address_range::{parse_address, parse_range};
-use super::forwarding_method::{KeepalivedMethod, OTHER_FAMILY};
+use super::address_range::parse_address;
+use super::forwarding_method::{OTHER_FAMILY, common_port, is_ipv6, reaches, read_method};
 use super::global::GlobalSettings;
+use super::listen_addresses::{AddressRules, accepted_addresses, listen_addresses, needs_kernel};
 use super::real_server::import_servers;
 use super::syntax::KeepalivedDirective;
 use super::values::{ImportedCommand, number, toml_duration};
+use crate::director::config::{ListenAddress, ServiceProtocol};
 use crate::director::import::error::ImportError;
 use crate::director::import::ipvs::{
-    client_address_difference, every_port_warning, mark_refusal, netmask_bits, scheduler_text,
+    ImportedMethod, ImportedTunnel, client_address_difference, netmask_bits, scheduler_text,
 };
 use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
-use crate::scheduler::SchedulerRegistry;
+use crate::ipvs::kernel_scheduler;
 
 /// The timeout of persistence without a value, in seconds.
 const DEFAULT_PERSISTENCE_TIMEOUT: u32 = 360;
 /// The number of listeners of all services.
 const MAX_LISTENERS: usize = 16_384;
 
+/// Converts the services. Returns whether the kernel forwards them: those of a file share one engine, which
+/// is the kernel's if one of them needs it.
 pub(super) fn import(
     nodes: &[KeepalivedDirective],
     global: &GlobalSettings<'_>,
     output: &mut ImportedConfig,
-) -> Result<(), ImportError> {
+) -> Result<bool, ImportError> {
     let mut groups = BTreeMap::new();
     for group in nodes.iter().filter(|node| node.name() == "virtual_server_group") {
         if let Some(name) = group.value() {
@@ -35,11 +38,17 @@ pub(super) fn import(
         }
     }
     let mut listeners = BTreeSet::new();
-    let services = nodes.iter().filter(|node| node.name() == "virtual_server");
-    for (n, node) in services.enumerate() {
+    let services = || nodes.iter().filter(|node| node.name() == "virtual_server");
+    let in_kernel =
+        global.sync_daemon.is_some() || services().any(|node| needs_kernel(node, &groups));
+    let mut has_services = false;
+    for (n, node) in services().enumerate() {
         let listen = listen_addresses(node.mark_used(), &groups, output)?;
-        match import_service(node, n + 1, listen, &mut listeners, global, output) {
-            Some(table) => output.push_table(table),
+        match import_service(node, n + 1, listen, in_kernel, &mut listeners, global, output) {
+            Some(table) => {
+                has_services = true;
+                output.push_table(table);
+            }
             None => node.mark_all_used(),
         }
         if listeners.len() > MAX_LISTENERS {
@@ -47,15 +56,16 @@ pub(super) fn import(
             return Err(ImportError::new(&node.position, reason));
         }
     }
-    Ok(())
+    Ok(in_kernel && has_services)
 }
 
 /// Converts a service; `None` if it is left out, which is reported.
 fn import_service(
     node: &KeepalivedDirective,
     number: usize,
-    addresses: Vec<SocketAddr>,
-    listeners: &mut BTreeSet<(&'static str, SocketAddr)>,
+    addresses: Vec<ListenAddress>,
+    in_kernel: bool,
+    listeners: &mut BTreeSet<(ServiceProtocol, ListenAddress)>,
     global: &GlobalSettings<'_>,
     output: &mut ImportedConfig,
 ) -> Option<TomlTable> {
@@ -64,50 +74,60 @@ fn import_service(
         output.report_skipped(&node.position, report);
         return None;
     }
-    let protocol = protocol(node, output)?;
-    let mut listen = Vec::new();
-    for address in addresses {
-        if address.port() == 0 {
-            output.warn(&node.position, every_port_warning(address.ip()));
-        } else if !listeners.insert((protocol, address)) {
-            let report = format!("{address} is defined twice: only the first is converted");
-            output.warn(&node.position, report);
-        } else {
-            listen.push(address);
-        }
-    }
+    let is_by_mark = addresses.iter().all(|listen| matches!(listen, ListenAddress::Mark(_)));
+    let protocol = protocol(node, is_by_mark && !addresses.is_empty(), output)?;
+    let of_service = if protocol == "udp" { ServiceProtocol::Udp } else { ServiceProtocol::Tcp };
+    let method = read_method(node, &["lb_kind", "lvs_method"], output);
+    let method = method.unwrap_or(ImportedMethod::Nat);
+    let rules = AddressRules { protocol: of_service, in_kernel, method };
+    let listen = accepted_addresses(node, addresses, rules, listeners, output);
     if listen.is_empty() {
         let report = format!("{}: the service has no address and port: left out", node.text());
         output.warn(&node.position, report);
         return None;
     }
+    if !is_by_mark && let Some(family) = node.last_child("ip_family") {
+        let report = format!("{}: for services by firewall mark only", family.text());
+        output.report_skipped(&family.position, report);
+    }
     let mut table = TomlTable::new("[[service]]");
-    table.insert_string("name", &format!("{protocol}-{number}"));
+    let kind = if is_by_mark { "fwmark" } else { protocol };
+    table.insert_string("name", &format!("{kind}-{number}"));
     let texts: Vec<_> = listen.iter().map(ToString::to_string).collect();
     table.insert("listen", toml_string_array(texts.iter().map(String::as_str)));
     table.insert_string("protocol", protocol);
-    import_scheduling(node, protocol, listen[0].is_ipv6(), &mut table, output);
-    let method = KeepalivedMethod::read(node, &["lb_kind", "lvs_method"], output);
-    let method = method.unwrap_or(KeepalivedMethod::Nat);
-    if method != KeepalivedMethod::Nat {
-        table.push_comment(format!(
-            "{method}: the servers answered clients directly. Here they answer the director."
-        ));
+    if in_kernel {
+        table.insert_string("engine", "ipvs");
     }
+    let is_persistent = import_scheduling(node, protocol, is_ipv6(&listen[0]), &mut table, output);
+    let has_mark = listen.iter().any(|listen| matches!(listen, ListenAddress::Mark(_)));
+    let removes_down = in_kernel && (is_persistent || has_mark || protocol == "udp");
     let has_sorry_server = import_sorry_server(node, method, &listen, &mut table, output);
-    let Some(total_weight) = import_servers(node, method, &listen, global, &mut table, output)
-    else {
+    let total_weight =
+        import_servers(node, method, &listen, removes_down, global, &mut table, output);
+    let Some(total_weight) = total_weight else {
         let report = format!("{}: no real server is left: left out", node.text());
         output.warn(&node.position, report);
         return None;
     };
-    output.report_skipped(&node.position, client_address_difference(protocol));
+    if !in_kernel {
+        output.report_skipped(&node.position, client_address_difference(protocol));
+    }
     import_quorum(node, has_sorry_server, total_weight, global, &mut table, output);
     Some(table)
 }
 
-/// Returns the protocol; `None` for one that no service can have.
-fn protocol(node: &KeepalivedDirective, output: &mut ImportedConfig) -> Option<&'static str> {
+/// Returns the protocol; `None` for one that no service can have. A mark has packets of every protocol: the
+/// service is one of UDP if datagrams are to be scheduled one by one.
+fn protocol(
+    node: &KeepalivedDirective,
+    is_by_mark: bool,
+    output: &mut ImportedConfig,
+) -> Option<&'static str> {
+    if is_by_mark {
+        let _ = node.last_child("protocol");
+        return Some(if node.last_child("ops").is_some() { "udp" } else { "tcp" });
+    }
     let Some(protocol) = node.last_child("protocol") else {
         let report =
             "the virtual_server has no `protocol`: it is a UDP service, as in keepalived 2";
@@ -125,58 +145,14 @@ fn protocol(node: &KeepalivedDirective, output: &mut ImportedConfig) -> Option<&
     }
 }
 
-/// Returns the addresses of the service, or of its group.
-fn listen_addresses(
-    node: &KeepalivedDirective,
-    groups: &BTreeMap<&str, &KeepalivedDirective>,
-    output: &mut ImportedConfig,
-) -> Result<Vec<SocketAddr>, ImportError> {
-    let refuse_mark = |node: &KeepalivedDirective, mark: Option<&String>| {
-        ImportError::new(&node.position, mark_refusal(mark.map_or("?", |mark| mark)))
-    };
-    match node.values() {
-        [kind, name, ..] if kind == "group" => {
-            let Some(group) = groups.get(name.as_str()) else {
-                let report = format!("there is no virtual_server_group {name}");
-                output.warn(&node.position, report);
-                return Ok(Vec::new());
-            };
-            group.mark_used();
-            let mut listens = Vec::new();
-            for line in group.children() {
-                if line.mark_used().name() == "fwmark" {
-                    return Err(refuse_mark(line, line.values().first()));
-                }
-                match parse_range(&line.words) {
-                    Ok(addresses) => listens.extend(addresses),
-                    Err(reason) => {
-                        let report = format!("{} is left out: {reason}", line.text());
-                        output.warn(&line.position, report);
-                    }
-                }
-            }
-            Ok(listens)
-        }
-        [kind, mark @ ..] if kind == "fwmark" => Err(refuse_mark(node, mark.first())),
-        words => {
-            let address = parse_address(words);
-            if address.is_none() {
-                let report = format!("{}: this is no address with a port", node.text());
-                output.warn(&node.position, report);
-            }
-            Ok(address.into_iter().collect())
-        }
-    }
-}
-
-/// Converts scheduler and persistence.
+/// Converts scheduler and persistence; returns whether there is persistence.
 fn import_scheduling(
     node: &KeepalivedDirective,
     protocol: &str,
     is_v6: bool,
     table: &mut TomlTable,
     output: &mut ImportedConfig,
-) {
+) -> bool {
     let scheduler = node.last_child_of(&["lvs_sched", "lb_algo"]);
     let scheduler = scheduler.and_then(KeepalivedDirective::value).unwrap_or("wlc");
     let mut flags = Vec::new();
@@ -193,7 +169,7 @@ fn import_scheduling(
         }
     }
     let rule = scheduler_text(scheduler, &flags.iter().map(String::as_str).collect::<Vec<_>>());
-    match SchedulerRegistry::default().parse(&rule) {
+    match kernel_scheduler(&rule) {
         Ok(_) => table.insert_string("scheduler", &rule),
         Err(error) => {
             let report = format!("scheduler `{rule}`: {error}: the service has the default, wlc");
@@ -221,7 +197,7 @@ fn import_scheduling(
             timeout
         }
     };
-    let Some(timeout) = timeout else { return };
+    let Some(timeout) = timeout else { return false };
     let mut persistence = TomlInlineTable::default();
     persistence.insert_string("timeout", &toml_duration(f64::from(timeout)));
     if let Some(mask) = mask {
@@ -238,13 +214,14 @@ fn import_scheduling(
         }
     }
     table.insert("persistence", persistence);
+    true
 }
 
 /// Converts the sorry server; returns whether there is one.
 fn import_sorry_server(
     node: &KeepalivedDirective,
-    method: KeepalivedMethod,
-    listen: &[SocketAddr],
+    service_method: ImportedMethod,
+    listen: &[ListenAddress],
     table: &mut TomlTable,
     output: &mut ImportedConfig,
 ) -> bool {
@@ -254,22 +231,32 @@ fn import_sorry_server(
         output.warn(&sorry.position, report);
         return false;
     };
-    let own_method = KeepalivedMethod::read(node, &["sorry_server_lvs_method"], output);
-    if !own_method.unwrap_or(method).reaches(address, listen) {
+    let method = read_method(node, &["sorry_server_lvs_method"], output).unwrap_or(service_method);
+    if !reaches(method, address, listen) {
         let report = format!("{}: {OTHER_FAMILY}", sorry.text());
         output.report_skipped(&sorry.position, report);
         return false;
     }
-    if address.port() == 0
-        && let [listen] = listen
-    {
-        address.set_port(listen.port());
+    let is_by_mark = matches!(listen, [ListenAddress::Mark(_), ..]);
+    if address.port() == 0 || (method != ImportedMethod::Nat && !is_by_mark) {
+        address.set_port(common_port(listen).unwrap_or(0));
     }
-    if address.port() == 0 {
+    if address.port() == 0 && method == ImportedMethod::Nat && !is_by_mark {
         output.warn(&sorry.position, format!("{}: a port is required", sorry.text()));
         return false;
     }
     table.insert_string("sorry_server", &address.to_string());
+    match method {
+        ImportedMethod::Nat => {}
+        ImportedMethod::DirectRouting => table.insert_string("sorry_server_method", "dr"),
+        ImportedMethod::Tunnel(tunnel) => {
+            table.insert_string("sorry_server_method", "tunnel");
+            if tunnel != ImportedTunnel::default() {
+                let report = format!("{}: the tunnel to a sorry server is IP in IP", sorry.text());
+                output.warn(&sorry.position, report);
+            }
+        }
+    }
     true
 }
 

@@ -42,7 +42,7 @@ fn the_last_of_two_words_for_one_setting_counts() {
         ),
         &["scheduler = \"sh\"", "fall = 5"],
     );
-    assert!(!text.contains("DR:"), "{text}");
+    assert!(!text.contains("method ="), "{text}");
 }
 
 #[test]
@@ -219,5 +219,137 @@ fn a_duration_of_zero_is_the_default() {
     expect(
         &format!("{script}{}", router("track_script { s }")),
         &["interval = \"1000ms\", timeout = \"1000ms\""],
+    );
+}
+
+/// A virtual server by mark with these directives.
+fn marked(directives: &str) -> String {
+    format!("virtual_server fwmark 1 {{\n{directives}\n}}\n")
+}
+
+#[test]
+fn a_service_by_mark_is_forwarded_by_the_kernel() {
+    let text = expect(
+        &marked(
+            "lb_kind DR\n lb_algo rr\n real_server 10.0.0.2 0 { TCP_CHECK { connect_port 7880 } }",
+        ),
+        &[
+            "name = \"fwmark-1\"\nlisten = [\"fwmark:1\"]\nprotocol = \"tcp\"\nengine = \"ipvs\"",
+            "address = \"10.0.0.2:0\"\nweight = 1\nmethod = \"dr\"",
+            "port = 7880",
+        ],
+    );
+    assert!(!text.contains("has no `protocol`"), "{text}");
+    // The check asks the port that is written, to which the kernel leads with NAT alone.
+    expect(
+        &marked("lb_kind DR\n real_server 10.0.0.2 80 { TCP_CHECK { } }"),
+        &["address = \"10.0.0.2:80\""],
+    );
+    expect(
+        &marked("ops\n persistence_timeout 900\n real_server 10.0.0.2 { }"),
+        &["protocol = \"udp\"", "one_packet = true", "timeout = \"900000ms\""],
+    );
+    for (directives, listen) in [
+        ("real_server fd00::2 80 { }", "fwmark:1/ipv6"),
+        ("ip_family inet6\n lb_kind TUN\n real_server 10.0.0.2 80 { }", "fwmark:1/ipv6"),
+        ("ip_family inet\n lb_kind TUN\n real_server fd00::2 80 { }", "fwmark:1"),
+        ("lb_kind TUN\n real_server fd00::2 80 { }", "fwmark:1/ipv6"),
+        ("lb_kind TUN\n real_server fd00::2 80 { }\n real_server 10.0.0.2 80 { }", "fwmark:1"),
+        (
+            "lb_kind TUN\n real_server fd00::2 80 { }\n real_server 10.0.0.2 80 {\n lvs_method NAT\n }",
+            "fwmark:1",
+        ),
+    ] {
+        expect(&marked(directives), &[&format!("listen = [\"{listen}\"]")]);
+    }
+    expect(
+        &service("ip_family inet\n real_server 10.0.0.2 80 { }"),
+        &["`ip_family inet`: for services by firewall mark only"],
+    );
+}
+
+#[test]
+fn methods_of_servers_are_those_of_the_kernel() {
+    let text = expect(
+        &service(
+            "lb_kind NAT\n real_server 10.0.0.2 8080 { }\n \
+             real_server 10.0.0.3 8080 {\n lvs_method DR\n TCP_CHECK { }\n }\n \
+             real_server 10.0.0.4 80 {\n lvs_method TUN type gue port 6080 remcsum\n }\n \
+             real_server fd00::5 80 {\n lvs_method TUN type gre csum\n }\n \
+             real_server 10.0.0.6 80 {\n lvs_method TUN\n }\n \
+             real_server 10.0.0.7 80 {\n lvs_method TUN type vxlan\n }",
+        ),
+        &[
+            "address = \"10.0.0.2:8080\"\nweight = 1\nhealth",
+            "line 6: `real_server 10.0.0.3 8080`: without NAT keepalived takes the port of the service, 80",
+            "address = \"10.0.0.3:80\"\nweight = 1\nmethod = \"dr\"",
+            "method = \"tunnel\"\ntunnel = { kind = \"gue\", port = 6080, checksum = \"remote\" }",
+            "address = \"[fd00::5]:80\"\nweight = 1\nmethod = \"tunnel\"\n\
+             tunnel = { kind = \"gre\", checksum = \"full\" }",
+            "address = \"10.0.0.6:80\"\nweight = 1\nmethod = \"tunnel\"\nhealth",
+            "WARNING: line 20: `lvs_method TUN type vxlan`: \"type\" is no option of a tunnel, or has no",
+        ],
+    );
+    assert!(!text.contains("the servers see"), "{text}");
+    // Of several ports, each server has the one that the client connects to; its check keeps its own.
+    let group = "virtual_server_group g {\n 10.0.0.1 80\n 10.0.0.1 443\n}\n\
+        virtual_server group g {\n protocol TCP\n lb_kind DR\n sorry_server 10.0.0.9 80\n \
+        real_server 10.0.0.2 80 { TCP_CHECK { } }\n}\n";
+    expect(
+        group,
+        &[
+            "address = \"10.0.0.2:0\"",
+            "port = 80",
+            "sorry_server = \"10.0.0.9:0\"\nsorry_server_method = \"dr\"",
+        ],
+    );
+}
+
+#[test]
+fn one_service_that_needs_the_kernel_takes_all_there() {
+    let nat = service("lb_kind NAT\n real_server 10.0.0.2 80 { }");
+    expect_not(&nat, &["engine ="]);
+    for other in [
+        marked("real_server 10.0.0.2 80 { }"),
+        nat.replace("192.0.2.5", "192.0.2.6").replace("NAT", "DR"),
+        nat.replace("192.0.2.5", "192.0.2.6").replace("80 { }", "80 {\n lvs_method TUN\n }"),
+        nat.replace("192.0.2.5", "192.0.2.6")
+            .replace("lb_kind NAT", "sorry_server 10.0.0.9 80\n sorry_server_lvs_method DR"),
+    ] {
+        let text = expect_not(&format!("{nat}{other}"), &["the servers see"]);
+        assert_eq!(text.matches("engine = \"ipvs\"").count(), 2, "{text}");
+    }
+}
+
+#[test]
+fn timeouts_and_the_sync_daemon_are_those_of_the_kernel() {
+    let global = "global_defs {\n lvs_timeouts tcp 7200 udp 30 tcpfin 0\n lvs_flush\n \
+        lvs_sync_daemon eth1 A id 7 maxlen 1400\n}\n";
+    let nat = service("real_server 10.0.0.2 80 { }");
+    // The daemon needs the kernel.
+    expect(
+        &format!("{global}{nat}{}", instance("")),
+        &[
+            "engine = \"ipvs\"",
+            "[ipvs]\ntcp_timeout = \"7200s\"\nudp_timeout = \"30s\"\n\
+             sync = { interface = \"eth1\", id = 7 }",
+            "line 2: `lvs_timeouts tcp 7200 udp 30 tcpfin 0`: `tcpfin 0` is no timeout",
+            "line 4: `lvs_sync_daemon eth1 A id 7 maxlen 1400`: `maxlen 1400`",
+            "line 3: `lvs_flush`: the director removes its own services",
+        ],
+    );
+    let inst = "global_defs {\n lvs_sync_daemon eth1 inst A\n}\n";
+    expect(&format!("{inst}{nat}{}", instance("")), &["sync = { interface = \"eth1\", id = 5 }"]);
+    let of_instance = instance("lvs_sync_daemon_interface eth2");
+    expect(&format!("{nat}{of_instance}"), &["sync = { interface = \"eth2\", id = 5 }"]);
+    // Without a role it neither sends nor receives.
+    let text = expect(&format!("{global}{nat}"), &["left out: without a vrrp_instance"]);
+    assert!(text.contains("tcp_timeout") && !text.contains("sync ="), "{text}");
+    let text = expect(&format!("{global}{}", instance("")), &["the kernel forwards no service"]);
+    assert!(!text.contains("[ipvs]"), "{text}");
+    let timeouts = "global_defs {\n lvs_timeouts tcp 7200\n}\n";
+    expect(
+        &format!("{timeouts}{nat}"),
+        &["WARNING: line 2: `lvs_timeouts tcp 7200`: the timeouts are those of the tables"],
     );
 }
