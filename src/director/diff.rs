@@ -150,9 +150,7 @@ fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckC
 
 /// Returns whether something changes that an engine of the kernel is asked for.
 fn engine_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
-    old.scheduler != new.scheduler
-        || old.forwarding_methods() != new.forwarding_methods()
-        || old.sorry_server_method() != new.sorry_server_method()
+    old.scheduler != new.scheduler || old.forwarding_methods() != new.forwarding_methods()
 }
 
 impl ServiceDiff {
@@ -167,8 +165,10 @@ impl ServiceDiff {
             health: (&old.health, &old.ejection, old.tcp.check_proxy_header(), own_checks(old))
                 != (&new.health, &new.ejection, new.tcp.check_proxy_header(), own_checks(new)),
             persistence: old.persistence != new.persistence,
-            forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end, old.engines())
-                != (&new.tcp, &new.udp, new.sorry_server, &new.on_end, new.engines())
+            forwarding: (&old.tcp, &old.udp, &old.on_end, old.engines())
+                != (&new.tcp, &new.udp, &new.on_end, new.engines())
+                || (old.sorry_server, old.sorry_server_method)
+                    != (new.sorry_server, new.sorry_server_method)
                 || new.engines() != [EngineKind::Proxy] && engine_changes(old, new),
             listen: (&old.listen, old.freebind) != (&new.listen, new.freebind),
         }
