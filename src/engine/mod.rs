@@ -18,6 +18,7 @@
 //! Counters that an engine cannot know are [absent](EngineCounters), and never 0.
 
 mod counters;
+mod entry;
 mod error;
 mod request;
 
@@ -26,6 +27,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use self::counters::{EngineCounters, EngineServerCounters};
+pub use self::entry::{EngineEntry, EngineEntryKind, EngineEntryOrigin};
 pub use self::error::EngineError;
 pub use self::request::{
     EnginePersistence, EngineProtocol, EngineRequest, ForwardingMethod, ForwardingMethods,
@@ -70,6 +72,16 @@ pub trait EngineService: fmt::Debug + Send + Sync {
 
     /// Returns the newest counters, without asking the kernel.
     fn counters(&self) -> EngineCounters;
+
+    /// Returns entries of the service's table, `limit` at most; none when the service has ended.
+    ///
+    /// Asks the kernel and blocks meanwhile: call it on a thread that may block, and not for several
+    /// services at a time.
+    ///
+    /// # Errors
+    /// [`EngineError::Entries`] if the table cannot be read.
+    fn entries(&self, kind: EngineEntryKind, limit: usize)
+    -> Result<Vec<EngineEntry>, EngineError>;
 }
 
 /// What becomes of new connections while a service drains.
