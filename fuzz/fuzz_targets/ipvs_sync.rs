@@ -1,5 +1,6 @@
 //! Parsing a message of the kernel's synchronization daemon does not panic on any bytes, and encoding the
-//! parsed connections gives a message with equal ones.
+//! parsed connections gives a message with equal ones. Parsing a line of the kernel's list of connections does
+//! not panic on any text.
 //!
 //! ```text
 //! cargo +nightly fuzz run ipvs_sync
@@ -7,9 +8,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lvs::ipvs::IpvsSyncMessage;
+use lvs::ipvs::{IpvsConnection, IpvsSyncMessage};
 
 fuzz_target!(|bytes: &[u8]| {
+    let _ = IpvsConnection::parse(&String::from_utf8_lossy(bytes));
     let mut bytes = bytes.to_vec();
     // A fuzzer rarely finds the length.
     if let (Ok(len), true) = (u16::try_from(bytes.len()), bytes.len() >= 8) {

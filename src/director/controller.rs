@@ -114,7 +114,7 @@ impl Controller {
                 pool: None,
                 engines: EngineSet::default(),
                 ipvs_role: None,
-                admin_context: AdminContext { registry: registry.clone(), status, history },
+                admin_context: AdminContext::new(registry.clone(), status, history),
                 registry,
                 supervisor,
                 applied: AppliedConfig::default(),

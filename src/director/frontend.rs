@@ -335,7 +335,15 @@ impl Frontend {
         address.map_or_else(|| self.listen.clone(), ListenAddress::Address)
     }
 
-    /// Returns connections or flows of this moment, `limit` at most.
+    /// Returns the service of an engine of the kernel, if one serves.
+    pub(super) fn engine_service(&self) -> Option<&Arc<dyn EngineService>> {
+        match &self.handle {
+            AnyForwarderHandle::Kernel(service) => Some(service),
+            AnyForwarderHandle::Tcp(_) | AnyForwarderHandle::Udp(_) => None,
+        }
+    }
+
+    /// Returns connections or flows of this moment, `limit` at most; none of an engine of the kernel.
     pub(super) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.connections(limit),

@@ -38,4 +38,14 @@ pub enum EngineError {
         /// The cause.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The engine's table of connections and persistent clients cannot be read.
+    #[error("engine {engine} cannot list the connections of {address}: {source}")]
+    Entries {
+        /// The engine's name.
+        engine: &'static str,
+        /// The virtual address.
+        address: SocketAddr,
+        /// The cause.
+        source: Box<dyn StdError + Send + Sync>,
+    },
 }

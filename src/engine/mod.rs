@@ -19,6 +19,7 @@
 
 mod address;
 mod counters;
+mod entry;
 mod error;
 mod request;
 
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use self::address::{EngineAddress, EngineProtocol, FirewallMark};
 pub use self::counters::{EngineCounters, EngineServerCounters};
+pub use self::entry::{EngineEntry, EngineEntryKind, EngineEntryOrigin};
 pub use self::error::EngineError;
 pub use self::request::{
     EnginePersistence, EngineRequest, ForwardingMethod, ForwardingMethods, TunnelChecksum,
@@ -72,6 +74,16 @@ pub trait EngineService: fmt::Debug + Send + Sync {
 
     /// Returns the newest counters, without asking the kernel.
     fn counters(&self) -> EngineCounters;
+
+    /// Returns entries of the service's table, `limit` at most; none when the service has ended.
+    ///
+    /// Asks the kernel and blocks meanwhile: call it on a thread that may block, and not for several
+    /// services at a time.
+    ///
+    /// # Errors
+    /// [`EngineError::Entries`] if the table cannot be read.
+    fn entries(&self, kind: EngineEntryKind, limit: usize)
+    -> Result<Vec<EngineEntry>, EngineError>;
 }
 
 /// What becomes of new connections while a service drains.

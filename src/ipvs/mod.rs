@@ -15,11 +15,13 @@
 //!
 //! # What the interface has not
 //! There are no notifications of changes, no transactions, and no way to list or to end connections:
-//! those are in `/proc/net/ip_vs_conn` only. Each change is a request of its own.
+//! those are in `/proc/net/ip_vs_conn` only, whose lines [`IpvsConnection`] parses. Each change is a request
+//! of its own.
 
 mod address;
 mod attribute;
 mod client;
+mod connection;
 mod daemon;
 mod desired;
 mod destination;
@@ -42,6 +44,7 @@ mod table;
 pub use self::address::IpvsFamily;
 pub use self::attribute::IpvsDecodeError;
 pub use self::client::IpvsClient;
+pub use self::connection::{IpvsConnection, IpvsConnectionOrigin};
 pub use self::daemon::{IpvsDaemon, IpvsDaemonState, IpvsInfo, IpvsTimeouts};
 pub use self::destination::{
     IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,

@@ -44,9 +44,15 @@ fn guest(filter: &'static str) -> Guest {
     Guest::new(filter).modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"])
 }
 
+/// With the program `lvs`, where it is built.
+fn guest_with_program(filter: &'static str) -> Guest {
+    let program = option_env!("CARGO_BIN_EXE_lvs");
+    guest(filter).programs(program.as_slice())
+}
+
 #[test]
 fn in_user_mode_linux() {
-    guest("inside::").run(GuestKernel::UserMode);
+    guest_with_program("inside::").run(GuestKernel::UserMode);
 }
 
 #[test]
@@ -58,7 +64,7 @@ fn in_a_kernel_of_debian() {
 #[test]
 #[cfg(feature = "cli")]
 fn the_program_in_user_mode_linux() {
-    guest("program::").programs(&[env!("CARGO_BIN_EXE_lvs")]).run(GuestKernel::UserMode);
+    guest_with_program("program::").run(GuestKernel::UserMode);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! `/api/v1`, `/metrics` and `/healthz`.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
 use axum::extract::{Path, Query, State};
@@ -10,6 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
+use super::entries::{EngineReader, clients, connections};
 use super::response::error_response;
 use crate::director::error::DirectorError;
 use crate::director::history::{HistoryReader, ServiceSeries};
@@ -17,7 +17,7 @@ use crate::director::metrics;
 use crate::director::overview::DirectorOverview;
 use crate::director::registry::ServiceRegistry;
 use crate::director::status::{DirectorStatus, StatusReader};
-use crate::director::time::{saturating_millis, tokio_now};
+use crate::director::time::saturating_millis;
 
 /// What requests read and edit.
 #[derive(Clone, Debug)]
@@ -25,9 +25,18 @@ pub(in crate::director) struct AdminContext {
     pub(in crate::director) registry: ServiceRegistry,
     pub(in crate::director) status: StatusReader,
     pub(in crate::director) history: HistoryReader,
+    pub(super) engine_reader: EngineReader,
 }
 
 impl AdminContext {
+    pub(in crate::director) fn new(
+        registry: ServiceRegistry,
+        status: StatusReader,
+        history: HistoryReader,
+    ) -> Self {
+        Self { registry, status, history, engine_reader: EngineReader::default() }
+    }
+
     fn read_status(&self) -> DirectorStatus {
         self.status.read()
     }
@@ -144,61 +153,13 @@ async fn zero_service(State(context): State<AdminContext>, Path(name): Path<Stri
     empty_response(context.registry.find_service(&name).map(|service| service.zero_counters()))
 }
 
-/// An entry of a persistence table.
-#[derive(Debug, Serialize)]
-struct PersistentClient {
-    network: IpAddr,
-    server: String,
-    left_ms: u64,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LimitQuery {
+pub(super) struct LimitQuery {
     #[serde(default = "default_limit")]
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 const fn default_limit() -> usize {
     1000
-}
-
-async fn clients(
-    State(context): State<AdminContext>,
-    Path(service): Path<String>,
-    Query(query): Query<LimitQuery>,
-) -> Result<Json<Vec<PersistentClient>>, DirectorError> {
-    let persistence = context.registry.find_service(&service)?.persistence();
-    let entries = persistence.map(|table| table.export(tokio_now(), None)).unwrap_or_default();
-    let clients = entries.into_iter().take(query.limit).map(|entry| PersistentClient {
-        network: entry.network,
-        server: entry.backend.to_string(),
-        left_ms: saturating_millis(entry.remaining),
-    });
-    Ok(Json(clients.collect()))
-}
-
-/// A connection or flow of this moment.
-#[derive(Debug, Serialize)]
-struct ActiveConnection {
-    client: Option<SocketAddr>,
-    local: Option<SocketAddr>,
-    /// `null` for the sorry server.
-    server: Option<String>,
-    age_ms: u64,
-}
-
-async fn connections(
-    State(context): State<AdminContext>,
-    Path(service): Path<String>,
-    Query(query): Query<LimitQuery>,
-) -> Result<Json<Vec<ActiveConnection>>, DirectorError> {
-    let connections = context.registry.find_service(&service)?.connections(query.limit);
-    let connections = connections.into_iter().map(|connection| ActiveConnection {
-        client: connection.client,
-        local: connection.local,
-        server: connection.backend.map(|backend| backend.to_string()),
-        age_ms: saturating_millis(connection.age),
-    });
-    Ok(Json(connections.collect()))
 }

@@ -16,7 +16,7 @@ use crate::director::frontend::Frontend;
 use crate::director::overrides::{DesiredServer, ServiceOverrides};
 use crate::director::sockets::ListeningSockets;
 use crate::director::state_ages::ServiceState;
-use crate::engine::ForwardingMethods;
+use crate::engine::{EngineService, ForwardingMethods};
 use crate::forward::ConnectionInfo;
 use crate::health::{HealthEventKind, WatchHandle};
 use crate::metrics::{ServiceCounters, ServiceTotals};
@@ -205,14 +205,20 @@ impl VirtualService {
         sockets
     }
 
-    /// Returns connections or flows of this moment, `limit` at most, those of draining frontends
-    /// included.
+    /// Returns connections or flows of this moment that forwarders of this crate have, `limit` at most,
+    /// those of draining frontends included.
     pub(in crate::director) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
         let state = self.lock_state();
         state.all_frontends().fold(Vec::new(), |mut connections, frontend| {
             connections.extend(frontend.connections(limit - connections.len()));
             connections
         })
+    }
+
+    /// Returns the services of engines of the kernel, those of draining frontends included.
+    pub(in crate::director) fn engine_services(&self) -> Vec<Arc<dyn EngineService>> {
+        let state = self.lock_state();
+        state.all_frontends().filter_map(Frontend::engine_service).map(Arc::clone).collect()
     }
 
     /// Returns how often a worker of the forwarders has panicked and started again.

@@ -6,33 +6,26 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::command::{ENGINE, EngineCommand, ServiceShared};
+use super::connection_list::ConnectionList;
+use super::found_entries::FoundEntries;
 use crate::engine::{
-    EngineClaim, EngineCounters, EngineDrainReport, EngineError, EngineRequest, EngineService,
-    NewConnections,
+    EngineClaim, EngineCounters, EngineDrainReport, EngineEntry, EngineEntryKind, EngineError,
+    EngineRequest, EngineService, NewConnections,
 };
 use crate::ipvs::service::{IpvsService, IpvsServiceKey};
 
 /// A request that the kernel can serve.
 #[derive(Debug)]
 pub(super) struct IpvsClaim {
-    commands: Sender<EngineCommand>,
-    request: EngineRequest,
-    service: IpvsService,
-}
-
-impl IpvsClaim {
-    pub(super) fn new(
-        commands: Sender<EngineCommand>,
-        request: EngineRequest,
-        service: IpvsService,
-    ) -> Self {
-        Self { commands, request, service }
-    }
+    pub(super) commands: Sender<EngineCommand>,
+    pub(super) connections: Arc<ConnectionList>,
+    pub(super) request: EngineRequest,
+    pub(super) service: IpvsService,
 }
 
 impl EngineClaim for IpvsClaim {
     fn begin(self: Box<Self>) -> Result<Box<dyn EngineService>, EngineError> {
-        let Self { commands, request, service } = *self;
+        let Self { commands, connections, request, service } = *self;
         let (key, address) = (service.key, request.address);
         let kernel_error = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Kernel {
             engine: ENGINE,
@@ -42,11 +35,14 @@ impl EngineClaim for IpvsClaim {
         let shared = Arc::new(ServiceShared::default());
         let owner = Arc::clone(&shared);
         let (reply, answer) = sync_channel(1);
-        let command = EngineCommand::Begin { request: Box::new(request), service, owner, reply };
+        let request = Box::new(request);
+        let command = EngineCommand::Begin { request: request.clone(), service, owner, reply };
         let has_ended = || kernel_error("the thread of the engine has ended".into());
         commands.send(command).map_err(|_| has_ended())?;
         match answer.recv() {
-            Ok(Ok(())) => Ok(Box::new(IpvsEngineService { commands, key, shared })),
+            Ok(Ok(())) => {
+                Ok(Box::new(IpvsEngineService { commands, connections, request, key, shared }))
+            }
             Ok(Err(error)) => Err(kernel_error(error.into())),
             Err(_) => Err(has_ended()),
         }
@@ -57,6 +53,8 @@ impl EngineClaim for IpvsClaim {
 #[derive(Debug)]
 struct IpvsEngineService {
     commands: Sender<EngineCommand>,
+    connections: Arc<ConnectionList>,
+    request: Box<EngineRequest>,
     key: IpvsServiceKey,
     shared: Arc<ServiceShared>,
 }
@@ -77,6 +75,32 @@ impl EngineService for IpvsEngineService {
 
     fn counters(&self) -> EngineCounters {
         self.shared.counters()
+    }
+
+    fn entries(
+        &self,
+        kind: EngineEntryKind,
+        limit: usize,
+    ) -> Result<Vec<EngineEntry>, EngineError> {
+        // The claim that replaced a service lists its entries.
+        if self.shared.is_finished() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut found = FoundEntries::new(&self.request, self.key, kind, limit);
+        let result = self.connections.visit(|connection| found.add(connection));
+        let is_longer = result.map_err(|source| EngineError::Entries {
+            engine: ENGINE,
+            address: self.request.address,
+            source: source.into(),
+        })?;
+        if is_longer {
+            let service = &self.request.service;
+            tracing::warn!(
+                "service {service}: the kernel has too many connections to look through all of them; \
+                 some of the service may be missing in its list"
+            );
+        }
+        Ok(found.entries)
     }
 }
 

@@ -1,10 +1,13 @@
 //! The kernel's IPVS as an engine of a director.
 //!
 //! [`IpvsEngine`] starts a thread (`worker`), which alone asks the kernel. Owners of services (`handle`) send
-//! it commands, and read what it counts.
+//! it commands, and read what it counts; they read the list of connections themselves (`connection_list`),
+//! because that may take long.
 
 mod command;
+mod connection_list;
 mod counters;
+mod found_entries;
 mod handle;
 mod owned_service;
 mod settings;

@@ -1,9 +1,11 @@
 //! The start of the engine, and its claims.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use super::command::{ENGINE, EngineCommand};
+use super::connection_list::ConnectionList;
 use super::handle::IpvsClaim;
 use super::settings::IpvsSettings;
 use super::worker::EngineWorker;
@@ -25,6 +27,7 @@ use crate::ipvs::desired::desired_service;
 #[derive(Debug)]
 pub struct IpvsEngine {
     commands: Sender<EngineCommand>,
+    connections: Arc<ConnectionList>,
 }
 
 impl IpvsEngine {
@@ -45,7 +48,7 @@ impl IpvsEngine {
         let worker = EngineWorker::new(client, commands.clone(), received);
         let thread = thread::Builder::new().name("lvs-ipvs".to_owned());
         thread.spawn(move || worker.run()).map_err(|error| unavailable(error.into()))?;
-        Ok(Self { commands })
+        Ok(Self { commands, connections: Arc::new(ConnectionList::open()) })
     }
 
     /// Changes the settings of the network namespace and of the engine. Returns at once; what the kernel
@@ -73,7 +76,12 @@ impl Engine for IpvsEngine {
             address: request.address,
             reason,
         })?;
-        Ok(Box::new(IpvsClaim::new(self.commands.clone(), request, service)))
+        Ok(Box::new(IpvsClaim {
+            commands: self.commands.clone(),
+            connections: Arc::clone(&self.connections),
+            request,
+            service,
+        }))
     }
 }
 

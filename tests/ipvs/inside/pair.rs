@@ -93,7 +93,8 @@ fn start_director(name: &'static str, priority: u8, lines: &str) -> DirectorProc
          [[service.server]]\naddress = \"10.8.0.11:80\"\nmethod = \"dr\"\n\
          [[service.server]]\naddress = \"10.8.0.12:80\"\nmethod = \"dr\"\n\
          [vrrp]\ninterface = \"eth0\"\nvirtual_router_id = 51\npriority = {priority}\n\
-         advert_interval = \"100ms\"\naddresses = [\"10.8.0.100/24\"]\n{lines}"
+         advert_interval = \"100ms\"\naddresses = [\"10.8.0.100/24\"]\n{lines}\
+         [admin]\nlisten = \"127.0.0.1:9000\"\n"
     );
     within(name, move || DirectorProcess::start(&config))
 }
@@ -122,6 +123,18 @@ fn knows(name: &'static str, client: SocketAddr) -> bool {
     let row = format!("TCP 0A080001 {:04X} 0A080064 0050 ", client.port());
     let is_it = move |line: &str| line.starts_with(&row) && line.contains("ESTABLISHED");
     within(name, move || proc_net("ip_vs_conn").lines().any(is_it))
+}
+
+/// Checks what `lvs ctl list -c` prints of a client's connection in a director's namespace.
+#[cfg(feature = "cli")]
+fn check_listed(name: &'static str, client: SocketAddr, origin: &str) {
+    let list = within(name, || super::run("lvs", "ctl list -c web"));
+    let rows = list.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.into_iter().find(|row| row[1] == client.to_string());
+    let row = row.unwrap_or_else(|| panic!("{client} is not listed: {list}"));
+    assert_eq!([row[0], row[2], row[4], row[5]], ["web", VIRTUAL, "-", "ESTABLISHED"], "{list}");
+    assert!(["10.8.0.11:80", "10.8.0.12:80"].contains(&row[3]), "{list}");
+    assert_eq!(row[7], origin, "{list}");
 }
 
 /// Kills the active director, and pulls its plug, in the midst of a download. Returns how that ends.
@@ -154,6 +167,10 @@ fn lose_the_active_director(lines: &str, is_synchronized: bool) -> io::Result<()
     assert!(knows("pair-first", client), "the download goes through the director");
     if is_synchronized {
         wait_for(|| knows("pair-second", client).then_some(()));
+        #[cfg(feature = "cli")]
+        for (name, origin) in [("pair-first", "local"), ("pair-second", "sync")] {
+            check_listed(name, client, origin);
+        }
     } else {
         assert!(!knows("pair-second", client), "nobody told of it");
     }

@@ -146,6 +146,12 @@ fn shortened(number: u64) -> String {
     }
 }
 
+/// A time in milliseconds as minutes and seconds; a dash for one that nothing knows.
+fn minutes(millis: &Value) -> String {
+    let seconds = millis.as_u64().map(|millis| millis / 1000);
+    seconds.map_or_else(|| "-".to_owned(), |all| format!("{:02}:{:02}", all / 60, all % 60))
+}
+
 /// Lists the connections or the persistence entries of each service, or of one.
 pub(super) async fn list_entries(
     client: &AdminClient,
@@ -155,23 +161,31 @@ pub(super) async fn list_entries(
 ) -> Result<(), CliError> {
     let status = client.get("/status").await?;
     let services = status["services"].as_array().into_iter().flatten();
-    let names = services.map(|service| json_text(&service["name"]));
-    let names: Vec<_> = names.filter(|name| service.is_none_or(|wanted| wanted == *name)).collect();
-    if let (Some(name), []) = (service, &*names) {
+    let services = services.map(|service| (json_text(&service["name"]), &service["engine"]));
+    let services: Vec<_> =
+        services.filter(|(name, _)| service.is_none_or(|wanted| wanted == *name)).collect();
+    if let (Some(name), []) = (service, &*services) {
         return Err(CliError::UnknownService(name.to_owned()));
     }
     let [path, client_key, time_key, time_head] = match kind {
         EntryKind::Connections => ["connections", "client", "age_ms", "age"],
         EntryKind::Clients => ["clients", "network", "left_ms", "expire"],
     };
-    let row = |[service, client, local, server, time]: [&str; 5]| {
-        format!("{service:<12} {client:<40} {local:<24} {server:<24} {time:>8}\n")
+    let row = |[service, client, local, server, time]: [&str; 5], of_kernel: Option<[&str; 3]>| {
+        let mut text = format!("{service:<12} {client:<40} {local:<24} {server:<24} {time:>8}");
+        if let Some([state, expire, origin]) = of_kernel {
+            text += &format!(" {state:<11} {expire:>8} {origin}");
+        }
+        text + "\n"
     };
     if !json {
-        let head = row(["service", "client", "local", "server", time_head]);
+        let has_kernel = matches!(kind, EntryKind::Connections)
+            && services.iter().any(|(_, engine)| *engine != "proxy");
+        let of_kernel = has_kernel.then_some(["state", "expire", "origin"]);
+        let head = row(["service", "client", "local", "server", time_head], of_kernel);
         output::print(&head).map_err(CliError::Output)?;
     }
-    for name in names {
+    for (name, _) in services {
         let path = format!("/services/{}/{path}", percent_encoded(name));
         let entries = client.get(&path).await?;
         let mut text = String::new();
@@ -181,9 +195,12 @@ pub(super) async fn list_entries(
             for entry in entries.as_array().into_iter().flatten() {
                 let [client, local, server] =
                     [client_key, "local", "server"].map(|key| entry[key].as_str().unwrap_or("-"));
-                let seconds = entry[time_key].as_u64().unwrap_or(0) / 1000;
-                let time = format!("{:02}:{:02}", seconds / 60, seconds % 60);
-                text += &row([name, client, local, server, &time]);
+                let time = minutes(&entry[time_key]);
+                let expire = minutes(&entry["expires_ms"]);
+                let of_kernel = entry["state"]
+                    .as_str()
+                    .map(|state| [state, &expire, json_text(&entry["origin"])]);
+                text += &row([name, client, local, server, &time], of_kernel);
             }
         }
         output::print(&text).map_err(CliError::Output)?;

@@ -1,9 +1,8 @@
 //! The list of connections, which the kernel has in a file only.
 
 use std::io::{self, BufRead};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use lvs::ipvs::IpvsProtocol;
+use lvs::ipvs::{IpvsConnection, IpvsProtocol};
 
 use super::text::AddressWriter;
 
@@ -26,62 +25,37 @@ pub(super) fn lines(
     // The first line is the header.
     input.lines().skip(1).map(move |line| {
         let line = line?;
-        let connection = IpvsConnectionLine::parse(&line).ok_or_else(|| {
-            let text = format!("a line that is no connection: {line:?}");
-            io::Error::new(io::ErrorKind::InvalidData, text)
+        let connection = IpvsConnection::parse(&line).ok_or_else(|| {
+            let reason = format!("a line that is no connection: {line:?}");
+            io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;
-        Ok(connection.text(addresses, with_engine))
+        Ok(text(&connection, addresses, with_engine))
     })
 }
 
-/// A line of the kernel's file.
-#[derive(Debug)]
-struct IpvsConnectionLine<'a> {
-    protocol: &'a str,
-    client: SocketAddr,
-    service: SocketAddr,
-    server: SocketAddr,
-    state: &'a str,
-    expires_secs: u32,
-    /// The name of the persistence engine, and its data.
-    engine: Option<(&'a str, &'a str)>,
+/// Returns the kernel's word for a protocol.
+fn protocol_word(protocol: IpvsProtocol) -> String {
+    match protocol {
+        IpvsProtocol::Other(0) => "IP".to_owned(),
+        IpvsProtocol::Other(number) => format!("IP_{number}"),
+        named => named.to_string(),
+    }
 }
 
-impl<'a> IpvsConnectionLine<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut words = line.split_whitespace();
-        let protocol = words.next()?;
-        let mut address = || {
-            let (ip, port) = (words.next()?, words.next()?);
-            let ip: IpAddr = match ip.parse() {
-                Ok(ip) => ip,
-                Err(_) => Ipv4Addr::from_bits(u32::from_str_radix(ip, 16).ok()?).into(),
-            };
-            Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
-        };
-        let (client, service, server) = (address()?, address()?, address()?);
-        let (state, expires_secs) = (words.next()?, words.next()?.parse().ok()?);
-        let engine = words.next().zip(words.next());
-        Some(Self { protocol, client, service, server, state, expires_secs, engine })
-    }
-
-    fn text(&self, addresses: &mut AddressWriter, with_engine: bool) -> String {
-        let protocol = match self.protocol {
-            "TCP" => Some(IpvsProtocol::Tcp),
-            "UDP" => Some(IpvsProtocol::Udp),
-            "SCTP" => Some(IpvsProtocol::Sctp),
-            _ => None,
-        };
-        let [client, service, server] = [self.client, self.service, self.server]
-            .map(|address| addresses.write(address, protocol));
-        let expires = format!("{:02}:{:02}", self.expires_secs / 60, self.expires_secs % 60);
-        let server = match self.engine.filter(|_| with_engine) {
-            Some((name, data)) => format!("{server:<16} {name:<18} {data}"),
-            None => server,
-        };
-        let (protocol, state) = (self.protocol, self.state);
-        format!("{protocol:<3} {expires:<6} {state:<11} {client:<18} {service:<18} {server}\n")
-    }
+fn text(connection: &IpvsConnection, addresses: &mut AddressWriter, with_engine: bool) -> String {
+    let protocol = connection.protocol;
+    let named = (!matches!(protocol, IpvsProtocol::Other(_))).then_some(protocol);
+    let [client, service, server] =
+        [connection.client, connection.virtual_address, connection.destination]
+            .map(|address| addresses.write(address, named));
+    let expires_secs = connection.expires_in.as_secs();
+    let expires = format!("{:02}:{:02}", expires_secs / 60, expires_secs % 60);
+    let server = match connection.engine.as_ref().filter(|_| with_engine) {
+        Some((name, data)) => format!("{server:<16} {name:<18} {data}"),
+        None => server,
+    };
+    let (protocol, state) = (protocol_word(protocol), &connection.state);
+    format!("{protocol:<3} {expires:<6} {state:<11} {client:<18} {service:<18} {server}\n")
 }
 
 #[cfg(test)]
