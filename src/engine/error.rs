@@ -43,8 +43,8 @@ pub enum EngineError {
     Entries {
         /// The engine's name.
         engine: &'static str,
-        /// The virtual address.
-        address: SocketAddr,
+        /// The virtual address, or the firewall mark.
+        address: EngineAddress,
         /// The cause.
         source: Box<dyn StdError + Send + Sync>,
     },

@@ -1,9 +1,9 @@
 //! The seam between a director and the engines that carry traffic outside of its process.
 //!
-//! An engine is asked for a virtual service at one address, or for one firewall mark, by an [`EngineRequest`], a plain value, and
-//! follows the service's backend set by itself: it subscribes to the publications of
-//! [the balancer's set](crate::Balancer::backend_set), so that health, weights, drains, limits and
-//! discovery need nothing from the director. No publication waits for an engine.
+//! An engine is asked for a virtual service at one address, or for one firewall mark, by an
+//! [`EngineRequest`], a plain value, and follows the service's backend set by itself: it subscribes to the
+//! publications of [the balancer's set](crate::Balancer::backend_set), so that health, weights, drains,
+//! limits and discovery need nothing from the director. No publication waits for an engine.
 //!
 //! | step | what happens | what may fail |
 //! |---|---|---|

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::backend::{BackendSet, Spec};
     use crate::balancer::Balancer;
-    use crate::engine::EngineProtocol;
+    use crate::engine::{EngineAddress, EngineProtocol};
     use crate::ipvs::address::IpvsFamily;
     use crate::scheduler::RoundRobin;
 
@@ -114,8 +114,11 @@ mod tests {
         let set = BackendSet::new();
         set.insert(Spec::from(address("10.0.2.2:8080"))).expect("a new server");
         let balancer = Balancer::new(&set, RoundRobin::new()).expect("a valid set");
-        let (protocol, virtual_address) = (EngineProtocol::Tcp, address("10.0.0.1:80"));
-        let request = EngineRequest::new("web", protocol, virtual_address, balancer, "rr");
+        let listen = EngineAddress::Socket {
+            protocol: EngineProtocol::Tcp,
+            address: address("10.0.0.1:80"),
+        };
+        let request = EngineRequest::new("web", listen, balancer, "rr");
         let mut found = FoundEntries::new(&request, key, kind, limit);
         for line in [
             "TCP 0A000102 8B3F 0A000001 0050 0A000202 1F90 ESTABLISHED SYNC 893",
