@@ -19,6 +19,7 @@
 
 mod address;
 mod attribute;
+mod captured_request;
 mod client;
 mod daemon;
 mod desired;

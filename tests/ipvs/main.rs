@@ -13,7 +13,7 @@ mod without_module;
 
 use guest::{Guest, GuestKernel};
 
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 25] = [
     "ip_vs",
     "ip_vs_dh",
     "ip_vs_fo",
@@ -31,6 +31,7 @@ const MODULES: [&str; 24] = [
     "ip_vs_wlc",
     "ip_vs_wrr",
     "dummy",
+    "nlmon",
     "veth",
     "bridge",
     "ipip",
@@ -58,7 +59,15 @@ fn in_a_kernel_of_debian() {
 #[test]
 #[cfg(feature = "cli")]
 fn the_program_in_user_mode_linux() {
-    guest("program::").programs(&[env!("CARGO_BIN_EXE_lvs")]).run(GuestKernel::UserMode);
+    let guest = guest("program::").without(&["program::keepalived"]);
+    guest.programs(&[env!("CARGO_BIN_EXE_lvs")]).run(GuestKernel::UserMode);
+}
+
+#[test]
+#[cfg(feature = "cli")]
+fn keepalived_in_user_mode_linux() {
+    let programs = [env!("CARGO_BIN_EXE_lvs"), "keepalived"];
+    guest("program::keepalived").programs(&programs).run(GuestKernel::UserMode);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `lvs ipvs`, judged by Debian's `ipvsadm`: the same arguments must give the same output, the same exit
 //! code and the same table.
 
+mod captures;
+mod keepalived;
 mod real_server;
 
 use std::io::Write as _;

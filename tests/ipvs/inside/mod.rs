@@ -84,7 +84,7 @@ fn services(ipvs: &mut IpvsClient) -> Vec<IpvsService> {
 }
 
 /// Asks until there is an answer. The time limit of the kernel ends what waits in vain.
-fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     loop {
         if let Some(answer) = ask() {
             return answer;
