@@ -169,10 +169,8 @@ fn udp_service(server: SocketAddr) -> UdpService {
         "[[service]]\nname = \"dns\"\nprotocol = \"udp\"\nlisten = \"{UDP_VIRTUAL}\"\n\
          engine = \"ipvs\"\nscheduler = \"rr\"\n[[service.server]]\naddress = \"{server}\"\n"
     );
-    let lines = [
-        format!("-A -u {UDP_VIRTUAL} -s rr"),
-        format!("-a -u {UDP_VIRTUAL} -r {server} -m -w 1"),
-    ];
+    let lines =
+        [format!("-A -u {UDP_VIRTUAL} -s rr"), format!("-a -u {UDP_VIRTUAL} -r {server} -m -w 1")];
     UdpService { config, lines }
 }
 
