@@ -8,6 +8,8 @@ mod destinations;
 mod director;
 #[cfg(feature = "director")]
 mod pair;
+#[cfg(feature = "director")]
+mod pitfalls;
 mod reconcile;
 mod refusals;
 #[cfg(feature = "director")]
