@@ -47,13 +47,19 @@ fn guest(filter: &'static str) -> Guest {
 
 #[test]
 fn in_user_mode_linux() {
-    guest("inside::").run(GuestKernel::UserMode);
+    guest("inside::").without(&["inside::lost"]).run(GuestKernel::UserMode);
+}
+
+#[test]
+fn requests_lost_in_user_mode_linux() {
+    guest("inside::lost").run(GuestKernel::UserMode);
 }
 
 #[test]
 fn in_a_kernel_of_debian() {
     // Those that take long with an emulated processor, and are about the director more than the kernel.
-    guest("inside::").without(&["inside::restart", "inside::pair"]).run(GuestKernel::Qemu);
+    let slow = &["inside::restart", "inside::pair", "inside::lost"];
+    guest("inside::").without(slow).run(GuestKernel::Qemu);
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod destinations;
 #[cfg(feature = "director")]
 mod director;
 #[cfg(feature = "director")]
+mod lost;
+#[cfg(feature = "director")]
 mod pair;
 #[cfg(feature = "director")]
 mod pitfalls;
