@@ -1,5 +1,5 @@
-//! Decoding an answer of the kernel's IPVS does not panic on any bytes, and encoding what was decoded
-//! gives an equal object.
+//! Decoding an answer of the kernel's IPVS, or a request to it, does not panic on any bytes, and encoding
+//! what was decoded gives an equal object.
 //!
 //! ```text
 //! cargo +nightly fuzz run ipvs_replies
@@ -8,7 +8,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use lvs::ipvs::fuzzing::check_reply;
+use lvs::ipvs::fuzzing::{check_reply, check_request};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -32,6 +32,7 @@ fuzz_target!(|input: Input| {
         push(&mut bytes, kind, &inner);
     }
     check_reply(input.command, &bytes);
+    check_request(input.command, &bytes);
 });
 
 fn push(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {

@@ -8,13 +8,16 @@ use netlink_packet_core::{
 };
 use thiserror::Error;
 
-/// The reason why the kernel's answer cannot be decoded.
+/// The reason why a message cannot be decoded.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum IpvsDecodeError {
     /// A message is shorter than its header.
     #[error("the message is shorter than its header")]
     Truncated,
+    /// A message is none of the requests that the kernel's IPVS knows.
+    #[error("the message is not a request to IPVS")]
+    NoRequest,
     /// The list of attributes ends within one, or one is shorter than its header.
     #[error("the list of attributes is malformed")]
     Attributes,

@@ -31,6 +31,21 @@ impl IpvsDaemonState {
         }
     }
 
+    const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Master,
+            2 => Self::Backup,
+            number => Self::Other(number),
+        }
+    }
+
+    /// Decodes the attributes that identify the daemon of a message.
+    pub(super) fn decode(message: &AttributeList<'_>) -> Result<Self, IpvsDecodeError> {
+        let list = require(IPVS_CMD_ATTR_DAEMON, message.nest(IPVS_CMD_ATTR_DAEMON)?)?;
+        let state = list.u32(IPVS_DAEMON_ATTR_STATE)?;
+        Ok(Self::from_number(require(IPVS_DAEMON_ATTR_STATE, state)?))
+    }
+
     /// Encodes the attributes that identify a daemon.
     pub(super) fn encode(self) -> DefaultNla {
         IPVS_CMD_ATTR_DAEMON.nest(&[IPVS_DAEMON_ATTR_STATE.u32(self.number())])
@@ -92,32 +107,27 @@ impl IpvsDaemon {
         if self.max_message_len != 0 {
             attributes.push(IPVS_DAEMON_ATTR_SYNC_MAXLEN.u16(self.max_message_len));
         }
-        attributes.extend(self.group.map(|group| match group {
-            IpAddr::V4(group) => IPVS_DAEMON_ATTR_MCAST_GROUP.bytes(&group.octets()),
-            IpAddr::V6(group) => IPVS_DAEMON_ATTR_MCAST_GROUP6.bytes(&group.octets()),
-        }));
         if self.port != 0 {
             attributes.push(IPVS_DAEMON_ATTR_MCAST_PORT.u16(self.port));
         }
         if self.ttl != 0 {
             attributes.push(IPVS_DAEMON_ATTR_MCAST_TTL.u8(self.ttl));
         }
+        attributes.extend(self.group.map(|group| match group {
+            IpAddr::V4(group) => IPVS_DAEMON_ATTR_MCAST_GROUP.bytes(&group.octets()),
+            IpAddr::V6(group) => IPVS_DAEMON_ATTR_MCAST_GROUP6.bytes(&group.octets()),
+        }));
         Ok(IPVS_CMD_ATTR_DAEMON.nest(&attributes))
     }
 
     /// Decodes the daemon of a message.
     pub(super) fn decode(message: &AttributeList<'_>) -> Result<Self, IpvsDecodeError> {
         let list = require(IPVS_CMD_ATTR_DAEMON, message.nest(IPVS_CMD_ATTR_DAEMON)?)?;
-        let state = require(IPVS_DAEMON_ATTR_STATE, list.u32(IPVS_DAEMON_ATTR_STATE)?)?;
         let interface = list.text(IPVS_DAEMON_ATTR_MCAST_IFN)?;
         let group4 = list.array::<4>(IPVS_DAEMON_ATTR_MCAST_GROUP)?.map(IpAddr::from);
         let group6 = list.array::<16>(IPVS_DAEMON_ATTR_MCAST_GROUP6)?.map(IpAddr::from);
         Ok(Self {
-            state: match state {
-                1 => IpvsDaemonState::Master,
-                2 => IpvsDaemonState::Backup,
-                number => IpvsDaemonState::Other(number),
-            },
+            state: IpvsDaemonState::decode(message)?,
             interface: require(IPVS_DAEMON_ATTR_MCAST_IFN, interface)?,
             sync_id: require(IPVS_DAEMON_ATTR_SYNC_ID, list.u32(IPVS_DAEMON_ATTR_SYNC_ID)?)?,
             max_message_len: list.u16(IPVS_DAEMON_ATTR_SYNC_MAXLEN)?.unwrap_or_default(),

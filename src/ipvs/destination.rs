@@ -203,6 +203,28 @@ impl IpvsDestination {
         attributes.extend(other_family(address, service));
         Ok(IPVS_CMD_ATTR_DEST.nest(&attributes))
     }
+
+    /// Decodes the attributes that identify the destination of a message.
+    pub(super) fn decode_key(
+        message: &AttributeList<'_>,
+        service: IpvsFamily,
+    ) -> Result<SocketAddr, IpvsDecodeError> {
+        let list = require(IPVS_CMD_ATTR_DEST, message.nest(IPVS_CMD_ATTR_DEST)?)?;
+        decode_address(&list, service)
+    }
+}
+
+fn decode_address(
+    list: &AttributeList<'_>,
+    service: IpvsFamily,
+) -> Result<SocketAddr, IpvsDecodeError> {
+    let family = match list.u16(IPVS_DEST_ATTR_ADDR_FAMILY)? {
+        Some(number) => IpvsFamily::from_number(number)?,
+        None => service,
+    };
+    let ip = require(IPVS_DEST_ATTR_ADDR, list.array(IPVS_DEST_ATTR_ADDR)?)?;
+    let port = require(IPVS_DEST_ATTR_PORT, list.be16(IPVS_DEST_ATTR_PORT)?)?;
+    Ok(SocketAddr::new(family.address(ip), port))
 }
 
 fn identity(address: SocketAddr) -> Result<Vec<DefaultNla>, SettingError> {
@@ -242,12 +264,6 @@ impl IpvsDestinationStatus {
         service: IpvsFamily,
     ) -> Result<Self, IpvsDecodeError> {
         let list = require(IPVS_CMD_ATTR_DEST, message.nest(IPVS_CMD_ATTR_DEST)?)?;
-        let family = match list.u16(IPVS_DEST_ATTR_ADDR_FAMILY)? {
-            Some(number) => IpvsFamily::from_number(number)?,
-            None => service,
-        };
-        let ip = require(IPVS_DEST_ATTR_ADDR, list.array(IPVS_DEST_ATTR_ADDR)?)?;
-        let port = require(IPVS_DEST_ATTR_PORT, list.be16(IPVS_DEST_ATTR_PORT)?)?;
         let method = list.u32(IPVS_DEST_ATTR_FWD_METHOD)?;
         let forwarding = match require(IPVS_DEST_ATTR_FWD_METHOD, method)? {
             0 => IpvsForwarding::Nat,
@@ -263,7 +279,7 @@ impl IpvsDestinationStatus {
         };
         let number = |kind| Ok(list.u32(kind)?.unwrap_or_default());
         let destination = IpvsDestination {
-            address: SocketAddr::new(family.address(ip), port),
+            address: decode_address(&list, service)?,
             forwarding,
             weight: require(IPVS_DEST_ATTR_WEIGHT, list.u32(IPVS_DEST_ATTR_WEIGHT)?)?,
             upper_threshold: number(IPVS_DEST_ATTR_U_THRESH)?,

@@ -1,4 +1,5 @@
-//! The decoder of the kernel's answers, for the fuzzer, with the properties that hold for any bytes.
+//! The decoders of the kernel's answers and of requests to it, for the fuzzer, with the properties that
+//! hold for any bytes.
 //! Compiled only for the fuzzer (`--cfg fuzzing`).
 
 use super::address::IpvsFamily;
@@ -30,4 +31,16 @@ pub fn check_reply(command: u8, attributes: &[u8]) {
         IpvsReply::Destination(_) | IpvsReply::Info(_) => unreachable!("the command is the same"),
     };
     assert_eq!(request, again);
+}
+
+/// Decodes a request with these attributes. What was decoded gives, encoded and decoded again, an equal
+/// request, if it can be encoded.
+///
+/// # Panics
+/// If a property of the decoder does not hold.
+pub fn check_request(command: u8, attributes: &[u8]) {
+    let message = GenericMessage { family_id: 25, command, attributes: attributes.to_vec() };
+    let Ok(request) = IpvsRequest::decode(&message.encode(0, false)) else { return };
+    let Ok(message) = request.encode(25) else { return };
+    assert_eq!(IpvsRequest::decode(&message.encode(0, false)), Ok(request));
 }

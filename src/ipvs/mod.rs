@@ -20,6 +20,7 @@
 
 mod address;
 mod attribute;
+mod captured_request;
 mod client;
 mod connection;
 mod daemon;

@@ -134,6 +134,13 @@ impl IpvsServiceKey {
         attributes
     }
 
+    /// Decodes the key of the service that a message names, if it names one.
+    pub(super) fn decode_named(
+        message: &AttributeList<'_>,
+    ) -> Result<Option<Self>, IpvsDecodeError> {
+        message.nest(IPVS_CMD_ATTR_SERVICE)?.map(|list| Self::decode(&list)).transpose()
+    }
+
     fn decode(list: &AttributeList<'_>) -> Result<Self, IpvsDecodeError> {
         let family = list.u16(IPVS_SVC_ATTR_AF)?;
         let family = IpvsFamily::from_number(require(IPVS_SVC_ATTR_AF, family)?)?;

@@ -13,7 +13,7 @@ mod without_module;
 
 use guest::{Guest, GuestKernel};
 
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 25] = [
     "ip_vs",
     "ip_vs_dh",
     "ip_vs_fo",
@@ -31,6 +31,7 @@ const MODULES: [&str; 24] = [
     "ip_vs_wlc",
     "ip_vs_wrr",
     "dummy",
+    "nlmon",
     "veth",
     "bridge",
     "ipip",
@@ -52,19 +53,32 @@ fn guest_with_program(filter: &'static str) -> Guest {
 
 #[test]
 fn in_user_mode_linux() {
-    guest_with_program("inside::").run(GuestKernel::UserMode);
+    guest_with_program("inside::").without(&["inside::lost"]).run(GuestKernel::UserMode);
+}
+
+#[test]
+fn requests_lost_in_user_mode_linux() {
+    guest("inside::lost").run(GuestKernel::UserMode);
 }
 
 #[test]
 fn in_a_kernel_of_debian() {
     // Those that take long with an emulated processor, and are about the director more than the kernel.
-    guest("inside::").without(&["inside::restart", "inside::pair"]).run(GuestKernel::Qemu);
+    let slow = &["inside::restart", "inside::pair", "inside::lost"];
+    guest("inside::").without(slow).run(GuestKernel::Qemu);
 }
 
 #[test]
 #[cfg(feature = "cli")]
 fn the_program_in_user_mode_linux() {
-    guest_with_program("program::").run(GuestKernel::UserMode);
+    let guest = guest_with_program("program::").without(&["program::keepalived"]);
+    guest.run(GuestKernel::UserMode);
+}
+
+#[test]
+#[cfg(feature = "cli")]
+fn keepalived_in_user_mode_linux() {
+    guest_with_program("program::keepalived").programs(&["keepalived"]).run(GuestKernel::UserMode);
 }
 
 #[test]

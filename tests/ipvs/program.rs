@@ -1,7 +1,9 @@
 //! `lvs ipvs`, judged by Debian's `ipvsadm`: the same arguments must give the same output, the same exit
 //! code and the same table.
 
+mod captures;
 mod connections;
+mod keepalived;
 mod real_server;
 
 use std::io::Write as _;

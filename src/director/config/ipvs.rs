@@ -38,9 +38,11 @@ pub struct IpvsConfig {
     /// served goes on with `mh` or `sh`, without synchronization. Default: as the kernel has it, at first
     /// `false`.
     sloppy_tcp: Option<bool>,
-    /// Whether a client's new connection from a port that it used before is scheduled anew: 0 for never, 1
-    /// for when the old one has ended, 3 for that and if its server has weight 0. Default: as the kernel
-    /// has it, at first `1`.
+    /// Whether a client's new connection from a port that it used before is scheduled anew, or goes to the
+    /// server of the old one: 0 for never, 1 for when both sides have ended the old one, which the director
+    /// sees with `nat` only, 3 for when the client has. If that server has weight 0 or is removed, it always
+    /// is. 3 is for `dr` and `tunnel` with few clients of many connections, such as proxies, from which a
+    /// server that is added otherwise gets little. Default: as the kernel has it, at first `1`.
     conn_reuse_mode: Option<u8>,
     /// Changes back what another program changes of this director's services. It is logged either way.
     /// Default: `true`.

@@ -43,7 +43,7 @@ impl IpvsSettings {
         }
         // By default the kernel drops the packets of a destination that was removed without a word:
         // clients wait for their own timeouts, and UDP clients go to a server that is gone for as long as
-        // they send.
+        // they send. A new connection from a port that was used before goes to a destination of weight 0.
         write_setting("expire_nodest_conn", Some(1));
         let flag = |is_set: Option<bool>| is_set.map(u8::from);
         write_setting("expire_quiescent_template", flag(self.expire_quiescent_template));

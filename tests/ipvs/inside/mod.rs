@@ -9,9 +9,13 @@ mod director;
 #[cfg(feature = "director")]
 mod imported;
 #[cfg(feature = "director")]
+mod lost;
+#[cfg(feature = "director")]
 mod mark;
 #[cfg(feature = "director")]
 mod pair;
+#[cfg(feature = "director")]
+mod pitfalls;
 mod reconcile;
 mod refusals;
 #[cfg(feature = "director")]

@@ -1,6 +1,7 @@
 //! What outlives a director whose services the kernel forwards: its stop, its death, its restart.
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -59,7 +60,7 @@ fn the_director_of_a_test() {
     });
 }
 
-/// Clients that connect one after the other.
+/// Clients that are served one after the other.
 struct Load {
     is_stopped: Arc<AtomicBool>,
     served: Arc<AtomicU32>,
@@ -67,13 +68,21 @@ struct Load {
 }
 
 impl Load {
+    /// Starts clients that connect one after the other.
     fn start() -> Self {
+        Self::of(|| {
+            Client::connect().ask();
+        })
+    }
+
+    /// Starts something that is done again and again; a client that is not served panics, which fails the
+    /// test.
+    fn of(mut serve_client: impl FnMut() + Send + 'static) -> Self {
         let (is_stopped, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (stop, count) = (Arc::clone(&is_stopped), Arc::clone(&served));
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                // A connection that is not served fails the test.
-                Client::connect().ask();
+                serve_client();
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -103,28 +112,96 @@ fn clients_are_served_while_the_director_is_dead_and_when_it_comes_back() {
     }
     in_namespace(async {
         let [a, b, c] = [b'a', b'b', b'c'].map(Server::start);
-        let text = config_text("\"ipvs\"", &[(&a, ""), (&b, "")]);
+        let of_udp = udp_service(start_echo());
+        let all = |servers: &[(&Server, u32)]| {
+            let mut lines = expected(servers);
+            lines.extend(of_udp.lines.clone());
+            lines.sort();
+            lines
+        };
+        let text = config_text("\"ipvs\"", &[(&a, ""), (&b, "")]) + &of_udp.config;
         let mut director = DirectorProcess::start(&text);
-        until("the service is there", || saved() == expected(&[(&a, 1), (&b, 1)])).await;
+        until("the services are there", || saved() == all(&[(&a, 1), (&b, 1)])).await;
         let mut held = Client::connect();
         let letter = held.ask();
-        let load = Load::start();
-        load.more(50).await;
+        // New connections, packets of an old one, a flow of datagrams, none of which is sent again, and new
+        // flows.
+        let flow = connect_udp();
+        let loads = [
+            Load::start(),
+            Load::of(move || assert_eq!(held.ask(), letter)),
+            Load::of(move || ask_by(&flow)),
+            Load::of(|| ask_by(&connect_udp())),
+        ];
+        let more = async || {
+            for load in &loads {
+                load.more(50).await;
+            }
+        };
+        more().await;
         director.kill();
-        load.more(50).await;
-        assert_eq!(held.ask(), letter);
-        assert_eq!(saved(), expected(&[(&a, 1), (&b, 1)]));
+        more().await;
+        assert_eq!(saved(), all(&[(&a, 1), (&b, 1)]));
 
         // What changed meanwhile is made so by the next one, and no client notices.
         ipvsadm(&format!("-e -t {VIRTUAL} -r {} -m -w 0", b.address));
         let text = config_text("\"ipvs\"", &[(&a, "weight = 2"), (&b, ""), (&c, "")]);
-        let _director = DirectorProcess::start(&text);
-        let wanted = expected(&[(&a, 2), (&b, 1), (&c, 1)]);
+        let _director = DirectorProcess::start(&(text + &of_udp.config));
+        let wanted = all(&[(&a, 2), (&b, 1), (&c, 1)]);
         until("the table is as configured", || saved() == wanted).await;
-        load.more(50).await;
-        load.stop();
-        assert_eq!(held.ask(), letter);
+        more().await;
+        for load in loads {
+            load.stop();
+        }
     });
+}
+
+/// A service of UDP with one server: its configuration, and what `ipvsadm-save` writes of it.
+struct UdpService {
+    config: String,
+    lines: [String; 2],
+}
+
+const UDP_VIRTUAL: &str = "10.0.0.1:53";
+
+fn udp_service(server: SocketAddr) -> UdpService {
+    let config = format!(
+        "[[service]]\nname = \"dns\"\nprotocol = \"udp\"\nlisten = \"{UDP_VIRTUAL}\"\n\
+         engine = \"ipvs\"\nscheduler = \"rr\"\n[[service.server]]\naddress = \"{server}\"\n"
+    );
+    let lines =
+        [format!("-A -u {UDP_VIRTUAL} -s rr"), format!("-a -u {UDP_VIRTUAL} -r {server} -m -w 1")];
+    UdpService { config, lines }
+}
+
+/// Starts a server that sends each datagram back.
+fn start_echo() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    thread::spawn(move || {
+        let mut buffer = [0; 100];
+        while let Ok((len, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..len], client);
+        }
+    });
+    address
+}
+
+fn connect_udp() -> UdpSocket {
+    let socket = UdpSocket::bind("10.0.0.1:0").expect("a free port");
+    socket.connect(UDP_VIRTUAL).expect("an address");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a valid time");
+    socket
+}
+
+/// Sends a datagram, and receives it: one that is lost either way ends the test.
+fn ask_by(flow: &UdpSocket) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let question = NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    flow.send(&question).expect("sent");
+    let mut answer = [0; 8];
+    let len = flow.recv(&mut answer).expect("no datagram is lost");
+    assert_eq!(answer[..len], question);
 }
 
 #[test]
