@@ -17,6 +17,7 @@
 //!
 //! Counters that an engine cannot know are [absent](EngineCounters), and never 0.
 
+mod check_marks;
 mod counters;
 mod error;
 mod request;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use self::check_marks::{CheckMark, CheckMarks};
 pub use self::counters::{EngineCounters, EngineServerCounters};
 pub use self::error::EngineError;
 pub use self::request::{

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::check_marks::CheckMarks;
 use crate::BackendId;
 use crate::balancer::Balancer;
 use crate::sync::ArcSwap;
@@ -34,10 +35,13 @@ pub struct EngineRequest {
     pub methods: ForwardingMethods,
     /// The server that gets the connections while no backend can.
     pub sorry_server: Option<SocketAddr>,
+    /// Where the engine puts the marks for health checks by the backends' own methods; `None` if there are no
+    /// such checks.
+    pub check_marks: Option<CheckMarks>,
 }
 
 impl EngineRequest {
-    /// Returns a request without persistence, sorry server and forwarding methods.
+    /// Returns a request without persistence, sorry server, forwarding methods and marks for checks.
     #[must_use]
     pub fn new(
         service: impl Into<String>,
@@ -57,6 +61,7 @@ impl EngineRequest {
             cut_on_down: false,
             methods: ForwardingMethods::default(),
             sorry_server: None,
+            check_marks: None,
         }
     }
 

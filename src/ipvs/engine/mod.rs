@@ -3,6 +3,7 @@
 //! [`IpvsEngine`] starts a thread (`worker`), which alone asks the kernel. Owners of services (`handle`) send
 //! it commands, and read what it counts.
 
+mod check_services;
 mod command;
 mod counters;
 mod handle;
@@ -11,5 +12,6 @@ mod settings;
 mod start;
 mod worker;
 
+pub use self::check_services::IPVS_CHECK_MARK_COUNT;
 pub use self::settings::IpvsSettings;
 pub use self::start::IpvsEngine;
