@@ -150,7 +150,14 @@ fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckC
 
 /// Returns whether something changes that an engine of the kernel is asked for.
 fn engine_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
-    old.scheduler != new.scheduler || old.forwarding_methods() != new.forwarding_methods()
+    old.scheduler != new.scheduler
+        || old.forwarding_methods() != new.forwarding_methods()
+        || old.has_virtual_address_checks() != new.has_virtual_address_checks()
+}
+
+/// Returns whether checks of the virtual addresses go elsewhere.
+fn checked_addresses_change(old: &ServiceConfig, new: &ServiceConfig) -> bool {
+    new.has_virtual_address_checks() && old.listen != new.listen
 }
 
 impl ServiceDiff {
@@ -163,7 +170,8 @@ impl ServiceDiff {
                 != (&new.slow_start, new.fail_mode, new.quorum)
                 || (&old.quorum_up, &old.quorum_down) != (&new.quorum_up, &new.quorum_down),
             health: (&old.health, &old.ejection, old.tcp.check_proxy_header(), own_checks(old))
-                != (&new.health, &new.ejection, new.tcp.check_proxy_header(), own_checks(new)),
+                != (&new.health, &new.ejection, new.tcp.check_proxy_header(), own_checks(new))
+                || checked_addresses_change(old, new),
             persistence: old.persistence != new.persistence,
             forwarding: (&old.tcp, &old.udp, &old.on_end, old.engines())
                 != (&new.tcp, &new.udp, &new.on_end, new.engines())

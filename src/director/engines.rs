@@ -25,10 +25,17 @@ pub(super) struct ChosenEngine {
 }
 
 impl EngineSet {
-    /// Applies the `[ipvs]` table in a role, if a service uses IPVS.
-    fn configure_ipvs(&self, config: &IpvsConfig, is_active: bool) {
+    /// Applies the settings of the `[ipvs]` table, if a service uses IPVS.
+    pub(super) fn configure_ipvs(&self, config: &IpvsConfig) {
         if let Some(engine) = &*lock(&self.0) {
             engine.configure(config.settings());
+        }
+    }
+
+    /// Applies the `[ipvs]` table in a role, if a service uses IPVS.
+    fn configure_ipvs_role(&self, config: &IpvsConfig, is_active: bool) {
+        self.configure_ipvs(config);
+        if let Some(engine) = &*lock(&self.0) {
             engine.run_daemon(config.daemon(is_active));
         }
     }
@@ -45,7 +52,7 @@ impl EngineSet {
             let (engines, config, mut role) = (engines.clone(), config.clone(), role.clone());
             async move {
                 loop {
-                    engines.configure_ipvs(&config, role.is_active());
+                    engines.configure_ipvs_role(&config, role.is_active());
                     if !role.changed().await {
                         return;
                     }

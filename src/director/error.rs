@@ -1,7 +1,7 @@
 //! The errors of a director.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -154,6 +154,22 @@ pub enum ServiceError {
     /// The health checks are wrong.
     #[error(transparent)]
     Checks(#[from] HealthPlanError),
+    /// The kernel would drop what a server answers to a check of the virtual address, and the server would be
+    /// down for as long as this director has the address.
+    #[error(
+        "the check of server {server} at the virtual address {virtual_address}: its answers come from an \
+         address of this machine, and the kernel drops them; set {setting} = {value}"
+    )]
+    CheckAnswers {
+        /// The server.
+        server: SocketAddr,
+        /// The virtual address.
+        virtual_address: IpAddr,
+        /// The name of the setting of the kernel.
+        setting: String,
+        /// The value that it needs.
+        value: u8,
+    },
     /// The configuration of health checks or discovery is wrong.
     #[error("{0}")]
     Config(String),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::check_paths::CheckPaths;
 use super::config::{ListenAddress, LogFormat, ServiceConfig, ServiceProtocol};
 use super::connection_log::{log_connection, log_flow};
 use super::error::ServiceError;
@@ -41,6 +42,7 @@ pub(super) struct FrontendSpec<'a> {
     /// The engine that serves in place of the forwarder of this crate.
     pub(super) engine: Option<&'a Arc<dyn Engine>>,
     pub(super) methods: &'a ForwardingMethods,
+    pub(super) check_paths: &'a CheckPaths,
     /// Finds the balancer of another service by name.
     pub(super) find_balancer: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
 }
@@ -183,6 +185,11 @@ impl FrontendSpec<'_> {
         request.methods = self.methods.clone();
         request.sorry_server = config.sorry_server;
         request.sorry_server_method = config.sorry_server_method();
+        if let EngineAddress::Socket { address, .. } = address
+            && config.has_virtual_address_checks()
+        {
+            request.check_marks = Some(self.check_paths.marks(address));
+        }
         request
     }
 

@@ -171,6 +171,8 @@
 
 mod admin;
 mod applied;
+mod check_answers;
+mod check_paths;
 mod command;
 mod config;
 mod connection_log;

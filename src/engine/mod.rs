@@ -18,6 +18,7 @@
 //! Counters that an engine cannot know are [absent](EngineCounters), and never 0.
 
 mod address;
+mod check_marks;
 mod counters;
 mod entry;
 mod error;
@@ -28,6 +29,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use self::address::{EngineAddress, EngineProtocol, FirewallMark};
+pub use self::check_marks::{CheckMark, CheckMarks};
 pub use self::counters::{EngineCounters, EngineServerCounters};
 pub use self::entry::{EngineEntry, EngineEntryKind, EngineEntryOrigin};
 pub use self::error::EngineError;

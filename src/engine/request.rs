@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::EngineAddress;
+use super::check_marks::CheckMarks;
 use crate::BackendId;
 use crate::balancer::Balancer;
 use crate::sync::ArcSwap;
@@ -35,10 +36,13 @@ pub struct EngineRequest {
     pub sorry_server: Option<SocketAddr>,
     /// The forwarding method of the sorry server.
     pub sorry_server_method: ForwardingMethod,
+    /// Where the engine puts the marks for health checks by the backends' own methods; `None` if there are no
+    /// such checks.
+    pub check_marks: Option<CheckMarks>,
 }
 
 impl EngineRequest {
-    /// Returns a request without persistence, sorry server and forwarding methods.
+    /// Returns a request without persistence, sorry server, forwarding methods and marks for checks.
     #[must_use]
     pub fn new(
         service: impl Into<String>,
@@ -57,6 +61,7 @@ impl EngineRequest {
             methods: ForwardingMethods::default(),
             sorry_server: None,
             sorry_server_method: ForwardingMethod::default(),
+            check_marks: None,
         }
     }
 

@@ -12,7 +12,9 @@ use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::time::Instant;
 
+use super::check_ports::CheckPorts;
 use super::proxy_header::CheckProxyHeader;
 use crate::backend::{AgentOverride, BackendId};
 
@@ -91,7 +93,13 @@ pub struct CheckContext {
     stage: Mutex<&'static str>,
     report: Mutex<Option<CheckReport>>,
     proxy_header: Option<CheckProxyHeader>,
+    mark: Option<u32>,
+    /// The local ports of checks by mark.
+    ports: Option<CheckPorts>,
 }
+
+/// How often a check asks for another local port.
+const MAX_PORT_ATTEMPTS: u32 = 32;
 
 impl CheckContext {
     /// Creates the context of one check of a backend. A [`Monitor`](super::Monitor) does so for each
@@ -99,7 +107,8 @@ impl CheckContext {
     #[must_use]
     pub fn new(id: BackendId, address: SocketAddr) -> Self {
         let (stage, report) = (Mutex::new("starting"), Mutex::new(None));
-        Self { id, address, source: None, stage, report, proxy_header: None }
+        let (source, proxy_header, mark, ports) = (None, None, None, None);
+        Self { id, address, source, stage, report, proxy_header, mark, ports }
     }
 
     /// Returns the context with a local address that the sockets of the check bind to. Default: the
@@ -116,13 +125,34 @@ impl CheckContext {
         Self { proxy_header: Some(header), ..self }
     }
 
+    /// Returns the context with a firewall mark of the packets of [`connect`](Self::connect) and
+    /// [`connect_udp`](Self::connect_udp), which needs the capability `CAP_NET_ADMIN`. Default: none. For
+    /// Linux only.
+    #[must_use]
+    pub fn with_mark(self, mark: u32) -> Self {
+        Self { mark: Some(mark), ..self }
+    }
+
+    /// Returns the context of a check of the same backend at a virtual address, by a mark, in its first stage.
+    pub(super) fn for_virtual_address(
+        &self,
+        address: SocketAddr,
+        mark: u32,
+        ports: &CheckPorts,
+    ) -> Self {
+        let (source, proxy_header) = (self.source, self.proxy_header);
+        let (mark, ports) = (Some(mark), Some(ports.clone()));
+        Self { source, proxy_header, mark, ports, ..Self::new(self.id.clone(), address) }
+    }
+
     /// Returns the name of the backend.
     #[must_use]
     pub fn id(&self) -> &BackendId {
         &self.id
     }
 
-    /// Returns the address to check: that of the backend, with the port of the check if it has one.
+    /// Returns the address to check: that of the backend, with the port of the check if it has one; or the
+    /// virtual address, for a check that takes the clients' way.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -132,6 +162,12 @@ impl CheckContext {
     #[must_use]
     pub fn source(&self) -> Option<IpAddr> {
         self.source
+    }
+
+    /// Returns the firewall mark of the check's packets, if there is one.
+    #[must_use]
+    pub fn mark(&self) -> Option<u32> {
+        self.mark
     }
 
     /// Sets the stage that the check is in: the failure names it if the timeout passes. A stage is a
@@ -169,16 +205,7 @@ impl CheckContext {
     pub async fn connect(&self) -> Result<TcpStream, CheckFailure> {
         self.set_stage("connecting");
         let failed = |error: io::Error| CheckFailure::io("connecting", &error);
-        let local = |error: io::Error| CheckFailure::local("opening a socket", &error);
-        let socket = match self.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        };
-        let socket = socket.map_err(local)?;
-        if let Some(source) = self.local_source()? {
-            let bound = socket.bind(SocketAddr::new(source, 0));
-            bound.map_err(|error| CheckFailure::of_source(source, &error))?;
-        }
+        let socket = self.open_socket()?;
         let mut stream = socket.connect(self.address).await.map_err(failed)?;
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
@@ -189,6 +216,29 @@ impl CheckContext {
             stream.write_all(&bytes).await.map_err(|error| self.io_failure(&error))?;
         }
         Ok(stream)
+    }
+
+    /// Opens a TCP socket with the mark, and binds it.
+    fn open_socket(&self) -> Result<TcpSocket, CheckFailure> {
+        let local = |error: io::Error| CheckFailure::local("opening a socket", &error);
+        for _ in 0..MAX_PORT_ATTEMPTS {
+            let socket = match self.address {
+                SocketAddr::V4(_) => TcpSocket::new_v4(),
+                SocketAddr::V6(_) => TcpSocket::new_v6(),
+            };
+            let socket = socket.map_err(local)?;
+            self.set_mark(&SockRef::from(&socket))?;
+            let Some(source) = self.local_source()? else { return Ok(socket) };
+            let bound = socket.bind(SocketAddr::new(source, 0));
+            bound.map_err(|error| CheckFailure::of_source(source, &error))?;
+            let (Some(mark), Some(ports)) = (self.mark, &self.ports) else { return Ok(socket) };
+            let port = socket.local_addr().map_err(local)?;
+            if ports.claim(port, self.address, mark, Instant::now()) {
+                return Ok(socket);
+            }
+        }
+        let reason = "every local port was used by a check of another server a short time ago";
+        Err(CheckFailure::new(CheckFailureKind::Local, reason))
     }
 
     /// Opens a UDP socket that is connected to the backend: it receives only from there, and reports
@@ -207,11 +257,24 @@ impl CheckContext {
             Some(source) => CheckFailure::of_source(source, &error),
             None => CheckFailure::local("opening a socket", &error),
         })?;
+        self.set_mark(&SockRef::from(&socket))?;
         socket
             .connect(self.address)
             .await
             .map_err(|error| CheckFailure::io("connecting", &error))?;
         Ok(socket)
+    }
+
+    /// Sets the firewall mark of a socket, which must be done before it connects.
+    fn set_mark(&self, socket: &SockRef<'_>) -> Result<(), CheckFailure> {
+        let Some(mark) = self.mark else { return Ok(()) };
+        #[cfg(target_os = "linux")]
+        let result = socket.set_mark(mark);
+        #[cfg(not(target_os = "linux"))]
+        let result = Err(io::Error::from(ErrorKind::Unsupported));
+        let _ = socket;
+        result
+            .map_err(|error| CheckFailure::local(&format!("setting firewall mark {mark}"), &error))
     }
 
     /// Returns the local address to check from, which must be of the family of the backend's address.
@@ -310,6 +373,12 @@ impl CheckFailure {
     /// Creates the failure of a socket that cannot use the local address of the check.
     pub(super) fn of_source(source: IpAddr, error: &io::Error) -> Self {
         Self::local(&format!("using source address {source}"), error)
+    }
+
+    /// Returns the failure of a check of a virtual address, which the reason names.
+    pub(super) fn at_virtual_address(mut self, address: SocketAddr) -> Self {
+        self.reason = format!("virtual address {address}: {}", self.reason);
+        self
     }
 
     /// Returns the failure with the weight, connection limit or state that the backend asks for.

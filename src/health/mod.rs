@@ -57,6 +57,7 @@
 
 mod check;
 mod check_counters;
+mod check_ports;
 mod checks;
 mod ejector_driver;
 mod events;
@@ -71,6 +72,8 @@ mod set_observer;
 mod shared_probe;
 mod timetable;
 mod verdict;
+#[cfg_attr(not(feature = "director"), allow(dead_code, reason = "no engine gives marks there"))]
+mod virtual_path;
 mod watched_service;
 mod watched_set;
 
@@ -88,3 +91,5 @@ pub use self::outlier::policy::{EjectionPolicy, EjectionPolicyBuilder};
 pub use self::plan::{HealthPlan, HealthPlanError, InitialHealth, TimedCheck};
 pub use self::proxy_header::CheckProxyHeader;
 pub use self::saved::SavedHealth;
+#[cfg(feature = "director")]
+pub(crate) use self::virtual_path::{CheckPath, CheckPathFinder};

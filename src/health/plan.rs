@@ -12,6 +12,9 @@ use super::Check;
 use super::check::AnyCheck;
 use super::outlier::policy::EjectionPolicy;
 use super::proxy_header::CheckProxyHeader;
+#[cfg(feature = "director")]
+use super::virtual_path::CheckPathFinder;
+use super::virtual_path::VirtualPath;
 use crate::backend::{BackendId, BackendSet, Health, InitialHealthRule};
 
 /// A check and its timing.
@@ -46,6 +49,7 @@ pub struct TimedCheck {
     port: Option<u16>,
     source: Option<IpAddr>,
     proxy_header: Option<CheckProxyHeader>,
+    virtual_path: Option<VirtualPath>,
 }
 
 /// When a check runs, and how its results count.
@@ -134,6 +138,7 @@ impl TimedCheck {
             port: None,
             source: None,
             proxy_header: None,
+            virtual_path: None,
         }
     }
 
@@ -213,6 +218,21 @@ impl TimedCheck {
         self
     }
 
+    /// Checks backends at each of these virtual addresses, one after the other within the timeout, where the
+    /// [finder of the plan](HealthPlan::path_finder) says so. The port of the check replaces theirs.
+    #[cfg(feature = "director")]
+    pub(crate) fn virtual_addresses(
+        mut self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Self {
+        let with_port = |mut address: SocketAddr| {
+            address.set_port(self.port.unwrap_or(address.port()));
+            address
+        };
+        self.virtual_path = Some(VirtualPath::new(addresses.into_iter().map(with_port)));
+        self
+    }
+
     /// Keeps the default timeout within the shortest interval.
     fn with_fitting_timeout(mut self) -> Self {
         if !self.has_own_timeout {
@@ -244,10 +264,16 @@ impl TimedCheck {
     /// the check has a port.
     pub(super) fn probe_key(&self, backend: SocketAddr) -> Option<ProbeKey> {
         let mut address = backend;
-        address.set_port(self.port.unwrap_or(backend.port()));
+        let path = self.virtual_path.clone();
+        if let Some(port) = self.port {
+            address.set_port(port);
+        } else if let (0, Some(path)) = (backend.port(), &path) {
+            // Port 0 means the one that the client connected to.
+            address.set_port(path.addresses.first().map_or(0, SocketAddr::port));
+        }
         let check = Arc::clone(&self.check);
         let (timing, source, proxy_header) = (self.timing, self.source, self.proxy_header);
-        let key = ProbeKey { check, timing, address, source, proxy_header };
+        let key = ProbeKey { check, timing, address, source, proxy_header, path };
         (address.port() != 0).then_some(key)
     }
 
@@ -289,6 +315,8 @@ pub(super) struct ProbeKey {
     pub(super) address: SocketAddr,
     pub(super) source: Option<IpAddr>,
     pub(super) proxy_header: Option<CheckProxyHeader>,
+    /// Where the check goes in place of the address.
+    pub(super) path: Option<VirtualPath>,
 }
 
 impl ProbeKey {
@@ -306,8 +334,8 @@ impl ProbeKey {
 impl PartialEq for ProbeKey {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.check, &other.check)
-            && (self.timing, self.address, self.source, self.proxy_header)
-                == (other.timing, other.address, other.source, other.proxy_header)
+            && (self.timing, self.address, self.source, self.proxy_header, &self.path)
+                == (other.timing, other.address, other.source, other.proxy_header, &other.path)
     }
 }
 
@@ -316,7 +344,7 @@ impl Eq for ProbeKey {}
 impl Hash for ProbeKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.check).cast::<()>().hash(state);
-        (self.timing, self.address, self.source, self.proxy_header).hash(state);
+        (self.timing, self.address, self.source, self.proxy_header, &self.path).hash(state);
     }
 }
 
@@ -374,6 +402,19 @@ impl HealthPlan {
     /// ejection.
     pub fn ejection(mut self, policy: EjectionPolicy) -> Self {
         self.ejection = Some(policy);
+        self
+    }
+
+    /// Sets how checks with [virtual addresses](TimedCheck::virtual_addresses) find the way to a backend.
+    /// Default: none of them takes it.
+    #[cfg(feature = "director")]
+    pub(crate) fn path_finder(mut self, finder: &CheckPathFinder) -> Self {
+        let own_checks = self.own_checks.values_mut().flatten();
+        for check in self.checks.iter_mut().chain(own_checks) {
+            if let Some(path) = &mut check.virtual_path {
+                path.finder = finder.clone();
+            }
+        }
         self
     }
 

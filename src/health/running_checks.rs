@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::check::{CheckFailure, CheckFailureKind, CheckReport};
+use super::check::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 use super::monitor_core::CheckJob;
+use super::plan::ProbeKey;
 use super::timetable::ProbeId;
 use crate::panics::panic_message;
 
@@ -84,11 +85,38 @@ fn panic_reason(error: JoinError) -> String {
 async fn run_check(job: CheckJob) -> CompletedCheck {
     let CheckJob { probe_id, key, context } = job;
     let limit = key.timing.timeout;
-    let result = timeout(limit, key.check.run(&context)).await.unwrap_or_else(|_| {
+    let deadline = Instant::now() + limit;
+    let Some(path) = &key.path else {
+        return (probe_id, run_until(deadline, &key, &context).await);
+    };
+    let contexts = match path.contexts(context, limit).await {
+        Ok(contexts) => contexts,
+        Err(failure) => return (probe_id, Err(failure)),
+    };
+    let mut result = Ok(CheckReport::unchanged());
+    for context in &contexts {
+        result = run_until(deadline, &key, context).await;
+        if result.is_err() {
+            let at_virtual_address = |failure: CheckFailure| match context.mark() {
+                Some(_) => failure.at_virtual_address(context.address()),
+                None => failure,
+            };
+            return (probe_id, result.map_err(at_virtual_address));
+        }
+    }
+    (probe_id, result)
+}
+
+async fn run_until(
+    deadline: Instant,
+    key: &ProbeKey,
+    context: &CheckContext,
+) -> Result<CheckReport, CheckFailure> {
+    timeout_at(deadline, key.check.run(context)).await.unwrap_or_else(|_| {
         context.report().ok_or_else(|| {
-            let reason = format!("timed out after {limit:?} while {}", context.stage());
+            let (limit, stage) = (key.timing.timeout, context.stage());
+            let reason = format!("timed out after {limit:?} while {stage}");
             CheckFailure::new(CheckFailureKind::Timeout, reason)
         })
-    });
-    (probe_id, result)
+    })
 }

@@ -152,7 +152,8 @@ fn has_shares_by_weight<'a>(mut eligible: impl Iterator<Item = &'a Member>) -> b
     })
 }
 
-fn forwarding(method: ForwardingMethod) -> IpvsForwarding {
+/// Returns the kernel's method.
+pub(super) fn forwarding(method: ForwardingMethod) -> IpvsForwarding {
     let checksum = |checksum| match checksum {
         TunnelChecksum::None => IpvsTunnelChecksum::None,
         TunnelChecksum::Full => IpvsTunnelChecksum::Present,

@@ -50,7 +50,7 @@ pub use self::daemon::{IpvsDaemon, IpvsDaemonState, IpvsInfo, IpvsTimeouts};
 pub use self::destination::{
     IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,
 };
-pub use self::engine::{IpvsEngine, IpvsSettings};
+pub use self::engine::{IPVS_CHECK_MARK_COUNT, IpvsEngine, IpvsSettings};
 pub use self::error::IpvsError;
 pub use self::reconcile::{IpvsReconcileReport, plan_changes};
 pub use self::request::IpvsRequest;

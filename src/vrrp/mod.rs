@@ -92,6 +92,8 @@ pub use self::checksum::ChecksumCoverage;
 pub use self::config::{ElectionConfig, PreemptMode, VrrpConfigError, VrrpVersion};
 pub use self::election::Election;
 pub use self::election_output::ElectionOutput;
+#[cfg(all(feature = "director", target_os = "linux"))]
+pub(crate) use self::shell::RouteLookup;
 pub use self::shell::{
     AdvertCounters, LastAdvertStatus, MacAddress, NotifyCommand, NotifyCommands, VirtualAddress,
     VirtualAddressError, VirtualRoute, VirtualRouterConfig, VirtualRouterStatus, Vrrp, VrrpEvent,

@@ -249,6 +249,12 @@ check_config! {
     /// as, by name or number. Default: `"lvs"`; `redis`: the server's default user; `command`: the
     /// director's user.
     user: String,
+    /// Connects to the virtual address, at the service's port or at `port`, on the server: by the server's
+    /// own method, as the packets of clients do. So a server without the virtual address is down. For
+    /// `engine = "ipvs"` and servers with the method `dr` or `tunnel`; others are checked at their own
+    /// addresses. With several `listen` addresses each is checked, one after the other, within `timeout`. Not
+    /// for the types `command`, `file` and `ping`. Default: `false`.
+    virtual_address: bool,
     /// `file`: adds the file's number times this to the server's weight; `0` means that the number
     /// is up or down. Default: `0`.
     weight: i32,

@@ -41,6 +41,9 @@ impl CheckConfig {
         let check =
             apply_if_some(check, unused.take_proxy_header(service_header), TimedCheck::send_proxy);
         let check = unused.apply_timing(check);
+        if self.connects() {
+            unused.virtual_address = None;
+        }
         match unused.first_key() {
             Some(key) => {
                 let kind = match &self.kind {
@@ -71,6 +74,15 @@ impl CheckConfig {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Returns whether the sockets of the check are those of this crate.
+    fn connects(&self) -> bool {
+        let others = matches!(
+            self.kind,
+            CheckKind::Command | CheckKind::Custom(_) | CheckKind::File | CheckKind::Ping
+        );
+        !others
     }
 
     /// Takes the PROXY header, if the type connects by TCP.

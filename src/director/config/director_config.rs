@@ -1,7 +1,7 @@
 //! A director's configuration: the tables of all files together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -169,6 +169,14 @@ impl DirectorConfig {
         self.ipvs.clone().unwrap_or_default()
     }
 
+    /// Returns the interface of each virtual address of `[vrrp]`.
+    pub(crate) fn virtual_interfaces(&self) -> BTreeMap<IpAddr, String> {
+        let routers = self.vrrp.iter().flat_map(|router| {
+            router.virtual_addresses().map(|address| (address, router.address_interface()))
+        });
+        routers.collect()
+    }
+
     /// Returns the addresses of all services.
     pub(crate) fn listen_addresses(&self) -> BTreeSet<(ServiceProtocol, ListenAddress)> {
         let services = self.services.iter();
@@ -251,6 +259,7 @@ impl DirectorConfig {
             errors
                 .extend(problems.0.into_iter().map(|problem| origin.locate_problem(file, problem)));
         }
+        let ipvs = self.ipvs();
         let mut known = KnownServices::default();
         let routed = self.services.iter().flat_map(|ServiceConfig { tcp, .. }| {
             tcp.services_by_name().map(|(_, service)| service).chain(tcp.service_without_tls())
@@ -262,6 +271,10 @@ impl DirectorConfig {
                 let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
                 let added = known.add_service(service, &self.services);
                 problems.record(added.map_err(|problem| problem.prefixed(&path)));
+                for listen in &service.listen.0 {
+                    let checked = ipvs.validate_mark(listen);
+                    problems.record(checked.map_err(|problem| problem.prefixed(&path)));
+                }
             }
             let tables = [
                 ("admin", file.admin.as_ref().map(|admin| admin.listen)),
@@ -281,8 +294,9 @@ impl DirectorConfig {
 
     /// Returns what is allowed, and seldom meant: a service without servers, servers that no connection
     /// reaches, settings of a listener without a listener, a server that is its own listener, a listener
-    /// on port 0, a program of a `notify` key that cannot start now. The director logs each when the
-    /// configuration is applied. Reads the beginning of each program's file.
+    /// on port 0, servers of direct routing or of tunnels that are not checked at the virtual address, a
+    /// program of a `notify` key that cannot start now. The director logs each when the configuration is
+    /// applied. Reads the beginning of each program's file.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -327,6 +341,7 @@ impl DirectorConfig {
                     ));
                 }
             }
+            warnings.extend(service.own_address_warning());
             let owner = format!("service {name}");
             warnings.extend(missing_programs(&owner, service.notify_commands()));
             for server in &service.servers {

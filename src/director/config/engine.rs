@@ -249,6 +249,7 @@ pub(super) fn validate_engines(service: &ServiceConfig) -> ConfigProblems {
             EngineKind::Ipvs => refuse_for_ipvs(service, &mut problems),
         }
     }
+    service.validate_virtual_address_checks(&mut problems);
     problems
 }
 

@@ -16,7 +16,7 @@ fn parse(service: &str, server: &str) -> Result<DirectorConfig, super::DirectorC
         true => "",
         false => "listen = \"10.0.0.1:80\"",
     };
-    let address = match server.contains("address =") {
+    let address = match server.starts_with("address =") {
         true => "",
         false => "address = \"10.0.1.1:80\"",
     };
@@ -204,4 +204,126 @@ fn forwarding_methods_fit_engine_ports_and_families() {
     }
     let error = refusal("", "method = \"dr\"");
     assert!(error.contains("the engine `proxy` connects to servers by itself"), "{error:?}");
+}
+
+/// Returns the configuration of a service with this check and a server with these lines.
+fn checked(
+    check: &str,
+    engine: &str,
+    server: &str,
+) -> Result<DirectorConfig, super::DirectorConfigError> {
+    parse(&format!("engine = {engine}\nhealth = {{ {check} }}"), server)
+}
+
+#[test]
+fn a_check_of_the_virtual_address_needs_an_engine_a_socket_and_one_address_family() {
+    let tcp = "type = \"tcp\", virtual_address = true";
+    let dr = "method = \"dr\"";
+    let own_port = format!("{tcp}, port = 8080");
+    let nothing = "type = \"tcp\", virtual_address = false";
+    for (check, engine, server) in [
+        (tcp, "\"ipvs\"", dr),
+        (tcp, "\"ipvs\"", "method = \"tunnel\""),
+        (tcp, "\"ipvs\"", ""),
+        (tcp, "[\"ipvs\", \"proxy\"]", ""),
+        (&*own_port, "\"ipvs\"", dr),
+        (nothing, "\"proxy\"", ""),
+    ] {
+        checked(check, engine, server).expect(check);
+    }
+    for (check, engine, server, expected) in [
+        (tcp, "\"proxy\"", "", "requires `engine = \"ipvs\"`"),
+        ("type = \"ping\", virtual_address = true", "\"ipvs\"", dr, "\"ping\" do not use"),
+        (
+            "type = \"command\", command = \"/bin/true\", virtual_address = true",
+            "\"ipvs\"",
+            dr,
+            "\"command\" do not use",
+        ),
+        (
+            "type = \"file\", file = \"/run/a\", virtual_address = true",
+            "\"ipvs\"",
+            dr,
+            "\"file\" do not use",
+        ),
+        (
+            tcp,
+            "\"ipvs\"",
+            "address = \"[2001:db8::1]:80\"\nmethod = \"tunnel\"",
+            "server [2001:db8::1]:80 is of another address family",
+        ),
+    ] {
+        let error = checked(check, engine, server).expect_err(check).to_string();
+        assert!(error.contains("service.web.health.virtual_address: "), "{check}: {error}");
+        assert!(error.contains(expected), "{check}: {error}");
+    }
+    // The check of a single server, and one that a virtual router tracks.
+    let own = format!("health = {{ {tcp} }}");
+    let error = refusal("", &own);
+    assert!(error.contains("server.10.0.1.1:80.health.virtual_address: requires"), "{error}");
+    let error = DirectorConfig::parse(&format!(
+        "[[vrrp]]\ninterface = \"eth0\"\nvirtual_router_id = 3\naddresses = [\"192.0.2.10/24\"]\n\
+         [[vrrp.track]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\ncheck = {{ {tcp} }}\n"
+    ));
+    let error = error.expect_err("no service").to_string();
+    assert!(error.contains("check.virtual_address: a tracked item"), "{error}");
+}
+
+#[test]
+fn servers_that_are_checked_at_their_own_addresses_alone_are_warned_of() {
+    let warnings = |service: &str, server: &str| {
+        let config = parse(&format!("engine = \"ipvs\"\n{service}"), server);
+        config.expect("accepted").warnings()
+    };
+    let expected = "service web: the checks of server 10.0.1.1:80 do not see whether it has the virtual \
+                    address: `virtual_address = true` in `health` connects there";
+    let tcp = "health = { type = \"tcp\" }";
+    let of_address = "health = { type = \"tcp\", virtual_address = true }";
+    let both = "health = [{ type = \"ping\" }, { type = \"tcp\", virtual_address = true }]";
+    let dr = "method = \"dr\"";
+    assert_eq!(warnings(tcp, dr), [expected]);
+    assert_eq!(warnings(tcp, "method = \"tunnel\""), [expected]);
+    assert_eq!(warnings(of_address, &format!("{dr}\n{tcp}")), [expected]);
+    let two = format!("{dr}\n[[service.server]]\naddress = \"10.0.1.2:80\"\n{dr}");
+    let of_two = expected.replace("10.0.1.1:80", "10.0.1.1:80, and of 1 others,");
+    assert_eq!(warnings(tcp, &two), [of_two]);
+    for (service, server) in [(tcp, ""), ("", dr), (of_address, dr), (both, dr)] {
+        assert_eq!(warnings(service, server), [""; 0], "{service} {server}");
+    }
+}
+
+#[test]
+fn the_marks_of_checks_are_a_range_that_has_room() {
+    let marks = |first: &str| {
+        let text = format!(
+            "[[service]]\nname = \"a\"\nlisten = \"10.0.0.1:80\"\n[ipvs]\ncheck_marks = {first}\n"
+        );
+        DirectorConfig::parse(&text)
+    };
+    for (text, first) in [("1", 1), ("4294950912", 4_294_950_912)] {
+        let settings = marks(text).expect(text).ipvs().settings();
+        assert_eq!(settings.check_marks.get(), first);
+    }
+    for text in ["0", "4294950913", "4294967295"] {
+        let error = marks(text).expect_err(text).to_string();
+        assert!(error.contains("ipvs.check_marks: a number from 1 to 4294950912"), "{error}");
+    }
+}
+
+#[test]
+fn a_service_has_no_mark_of_the_checks() {
+    let parse = |mark: u32, first: u32| {
+        let text = format!(
+            "[[service]]\nname = \"a\"\nlisten = \"fwmark:{mark}\"\nengine = \"ipvs\"\n\
+             scheduler = \"rr\"\n[ipvs]\ncheck_marks = {first}\n"
+        );
+        DirectorConfig::parse(&text)
+    };
+    for (mark, first) in [(99, 100), (16_484, 100), (1, 4_294_950_912)] {
+        parse(mark, first).expect("a mark of its own");
+    }
+    for (mark, first) in [(100, 100), (16_483, 100), (u32::MAX, 4_294_950_912)] {
+        let error = parse(mark, first).expect_err("a mark of the checks").to_string();
+        assert!(error.contains("service.a.listen: the firewall marks"), "{error}");
+    }
 }

@@ -1,13 +1,15 @@
 //! The `[ipvs]` table.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
+use super::listen::ListenAddress;
 use super::table::config_table;
 use super::value::HumanDuration;
-use crate::ipvs::{IpvsDaemon, IpvsDaemonState, IpvsSettings, IpvsTimeouts};
+use crate::ipvs::{IPVS_CHECK_MARK_COUNT, IpvsDaemon, IpvsDaemonState, IpvsSettings, IpvsTimeouts};
 
 config_table! {
 /// A builder of an [`IpvsConfig`].
@@ -52,6 +54,11 @@ pub struct IpvsConfig {
     /// to go on with. A service that the next one does not have must be removed by hand. Default: `false`.
     #[serde(default)]
     pub(crate) keep_at_stop: bool,
+    /// The first of 16384 firewall marks that this director uses for checks with `virtual_address`, one for each
+    /// server and method: it has a service of the kernel's by each mark that is in use, and removes other
+    /// services by these marks. A packet filter must not use them, nor another director of the same network
+    /// namespace. From 1 to 4294950912. Default: `1819672576` (0x6c760000).
+    check_marks: Option<u32>,
     /// Tells the other director of connections, by the kernel's synchronization daemon; requires `[vrrp]`.
     /// Default: none.
     sync: Option<IpvsSyncConfig>,
@@ -83,6 +90,9 @@ const fn default_true() -> bool {
 /// The kernel's limit: its clock ticks must fit into 31 bits.
 const MAX_TIMEOUT_SECS: u64 = 24 * 86_400;
 
+/// The last first mark of a range.
+const MAX_CHECK_MARKS: u32 = u32::MAX - IPVS_CHECK_MARK_COUNT + 1;
+
 impl Default for IpvsConfig {
     fn default() -> Self {
         Self {
@@ -94,6 +104,7 @@ impl Default for IpvsConfig {
             conn_reuse_mode: None,
             repair: default_true(),
             keep_at_stop: false,
+            check_marks: None,
             sync: None,
         }
     }
@@ -129,6 +140,10 @@ impl IpvsConfig {
             let reason = "0, 1 or 3 is expected";
             problems.record(Err(ConfigProblem::at_key("conn_reuse_mode", reason)));
         }
+        if self.first_check_mark().is_none() {
+            let reason = format!("a number from 1 to {MAX_CHECK_MARKS} is expected");
+            problems.record(Err(ConfigProblem::at_key("check_marks", reason)));
+        }
         if let Some(sync) = &self.sync {
             if !has_vrrp {
                 let reason = "`sync` requires [vrrp], which decides which director is active";
@@ -144,18 +159,48 @@ impl IpvsConfig {
         problems
     }
 
+    /// Returns the first mark of the range for checks; `None` if the range is not one of marks.
+    fn first_check_mark(&self) -> Option<NonZeroU32> {
+        match self.check_marks {
+            Some(first) => NonZeroU32::new(first).filter(|first| first.get() <= MAX_CHECK_MARKS),
+            None => Some(IpvsSettings::default().check_marks),
+        }
+    }
+
+    /// Refuses a service by a firewall mark that the checks have.
+    pub(super) fn validate_mark(&self, listen: &ListenAddress) -> Result<(), ConfigProblem> {
+        let (ListenAddress::Mark(of_service), Some(first)) = (listen, self.first_check_mark())
+        else {
+            return Ok(());
+        };
+        let checks = first.get()..=first.get() + (IPVS_CHECK_MARK_COUNT - 1);
+        if !checks.contains(&of_service.mark.get()) {
+            return Ok(());
+        }
+        let (mark, last) = (of_service.mark, checks.end());
+        Err(ConfigProblem::at_key(
+            "listen",
+            format!(
+                "the firewall marks {first} to {last}, of which {mark} is one, are for checks: \
+                     `check_marks` in [ipvs] moves them"
+            ),
+        ))
+    }
+
     /// Returns the settings of the engine.
     pub(crate) fn settings(&self) -> IpvsSettings {
         let seconds = self.timeouts().map(|(_, timeout)| {
             let seconds = timeout.map_or(0, |timeout| timeout.as_secs());
             u32::try_from(seconds).unwrap_or(u32::MAX)
         });
+        let default = IpvsSettings::default();
         IpvsSettings {
             timeouts: IpvsTimeouts::new(seconds[0], seconds[1], seconds[2]),
             expire_quiescent_template: self.expire_quiescent_template,
             sloppy_tcp: self.sloppy_tcp,
             conn_reuse_mode: self.conn_reuse_mode,
             repair: self.repair,
+            check_marks: self.first_check_mark().unwrap_or(default.check_marks),
         }
     }
 

@@ -38,6 +38,7 @@ mod tcp;
 mod track;
 mod udp;
 mod value;
+mod virtual_address;
 mod virtual_route;
 mod vrrp;
 

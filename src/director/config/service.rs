@@ -24,7 +24,7 @@ use super::udp::UdpConfig;
 use super::value::{OneOrMany, deserialize_some_address};
 use crate::backend::InitialHealthRule;
 use crate::forward::{ConnectionRecord, validate_workers};
-use crate::health::{CheckProxyHeader, HealthPlan, TimedCheck};
+use crate::health::{HealthPlan, TimedCheck};
 
 config_table! {
 /// A builder of a [`ServiceConfig`].
@@ -124,20 +124,6 @@ impl ServiceConfigBuilder {
         self.table.on_end = Some(ServiceOnEnd::new(callback));
         self
     }
-}
-
-/// Builds the checks of a key `health`.
-fn build_checks(
-    OneOrMany(checks): &OneOrMany<CheckConfig>,
-    header: Option<CheckProxyHeader>,
-) -> Result<Vec<TimedCheck>, ConfigProblem> {
-    let build = |(n, config): (usize, &CheckConfig)| {
-        let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
-        let check = config.to_checks(header).map_err(|problem| problem.prefixed(&path))?;
-        check.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
-        Ok(check)
-    };
-    checks.iter().enumerate().map(build).collect()
 }
 
 impl ServiceConfig {
@@ -286,8 +272,28 @@ impl ServiceConfig {
         self.listen.0.iter().any(|listen| matches!(listen, ListenAddress::Unix(_)))
     }
 
+    /// Builds the checks of a key `health`.
+    fn build_checks(
+        &self,
+        OneOrMany(checks): &OneOrMany<CheckConfig>,
+    ) -> Result<Vec<TimedCheck>, ConfigProblem> {
+        let header = self.tcp.check_proxy_header();
+        let build = |(n, config): (usize, &CheckConfig)| {
+            let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+            let check = config.to_checks(header).map_err(|problem| problem.prefixed(&path))?;
+            check.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
+            Ok(match config.virtual_address {
+                Some(true) => check.virtual_addresses(self.virtual_addresses()),
+                Some(false) | None => check,
+            })
+        };
+        checks.iter().enumerate().map(build).collect()
+    }
+
     /// Returns the checks of each `health` key, with the path to it.
-    fn check_keys(&self) -> impl Iterator<Item = (Vec<KeyPathSegment>, &OneOrMany<CheckConfig>)> {
+    pub(super) fn check_keys(
+        &self,
+    ) -> impl Iterator<Item = (Vec<KeyPathSegment>, &OneOrMany<CheckConfig>)> {
         let of_service = std::iter::once((Vec::new(), &self.health));
         of_service.chain(self.servers.iter().enumerate().filter_map(|(n, server)| {
             let path = vec![KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
@@ -369,14 +375,13 @@ impl ServiceConfig {
     /// The plan is needed without any check too: it moves slow starts and ejections on.
     pub(crate) fn health_plan(&self) -> Result<HealthPlan, ConfigProblem> {
         let mut plan = HealthPlan::new(&*self.name);
-        let header = self.tcp.check_proxy_header();
-        for check in build_checks(&self.health, header)? {
+        for check in self.build_checks(&self.health)? {
             plan = plan.check(check);
         }
         for (n, server) in self.servers.iter().enumerate() {
             let Some(checks) = &server.health else { continue };
             let path = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
-            let checks = build_checks(checks, header).map_err(|problem| problem.prefixed(&path))?;
+            let checks = self.build_checks(checks).map_err(|problem| problem.prefixed(&path))?;
             plan = plan.backend_checks(server.address, checks);
         }
         self.validate_check_sources()?;

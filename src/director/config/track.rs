@@ -103,6 +103,11 @@ impl TrackConfig {
     /// Returns the health check of the item; `None` for an interface.
     pub(crate) fn check_plan(&self) -> Result<Option<HealthPlan>, ConfigProblem> {
         let Some(check) = &self.check else { return Ok(None) };
+        if check.virtual_address.is_some() {
+            let path = [KeyPathSegment::Key("check"), KeyPathSegment::Key("virtual_address")];
+            let reason = "a tracked item belongs to no service, and so to no virtual address";
+            return Err(ConfigProblem::new(path, reason));
+        }
         let checks = check
             .to_checks(None)
             .and_then(|checks| {

@@ -229,6 +229,20 @@ impl VrrpConfig {
         }
     }
 
+    /// Returns all addresses that the master has.
+    pub(super) fn virtual_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.addresses.iter().chain(&self.excluded_addresses);
+        addresses.map(|FromText(address)| address.ip())
+    }
+
+    /// Returns the interface that the master has IPv4 addresses on.
+    pub(super) fn address_interface(&self) -> String {
+        match self.virtual_mac {
+            true => format!("vrrp.{}", self.virtual_router_id),
+            false => self.interface.clone(),
+        }
+    }
+
     /// Returns whether an address of a family is configured.
     pub(super) fn has_family(&self, is_v6: bool) -> bool {
         self.addresses.iter().any(|FromText(address)| address.ip().is_ipv6() == is_v6)

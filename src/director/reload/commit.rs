@@ -64,6 +64,8 @@ impl RunningParts {
         // From here on a failure is recorded, and the rest is applied.
         self.applied = AppliedConfig { config: config.clone(), ..AppliedConfig::default() };
         self.pool = Some(pool);
+        // Before services need their marks.
+        self.engines.configure_ipvs(&config.ipvs());
         self.commit_services(&config, changed, removed, services);
         if plan.ipvs || !plan.services.is_empty() || self.ipvs_role.is_none() {
             let (config, role) = (config.ipvs(), &self.role_watch);

@@ -99,11 +99,13 @@ fn prepare_services(
         let mut named = services.iter().filter(|(service, _)| service.name == name);
         named.next().map(|(service, _)| service.balancer.clone())
     };
+    let virtual_interfaces = config.virtual_interfaces();
     let common = CommonServiceOptions {
         pool,
         engines,
         freebind: !config.vrrp.is_empty(),
         log_connections: config.log.connection_format(),
+        virtual_interfaces: &virtual_interfaces,
     };
     let mut changed = Vec::new();
     for ((service, diff), wanted) in services.iter().zip(&config.services) {

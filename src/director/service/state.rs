@@ -8,6 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::BackendId;
 use crate::backend::{BackendState, Snapshot};
 use crate::balancer::{Balancer, Persistence};
+use crate::director::check_paths::CheckPaths;
 use crate::director::config::{
     EngineKind, NotifyCommandList, RealServer, ServiceConfig, ServiceProtocol,
 };
@@ -44,6 +45,8 @@ pub(super) struct VirtualServiceState {
     pub(super) engine: EngineKind,
     /// How packets reach the servers, for engines of the kernel.
     pub(super) methods: ForwardingMethods,
+    /// How checks reach the servers at the virtual addresses.
+    pub(super) check_paths: CheckPaths,
     pub(super) health_watch: Option<WatchHandle>,
     pub(super) feed: Option<AbortOnDropHandle<()>>,
     pub(super) frontends: Vec<Frontend>,
@@ -63,6 +66,7 @@ pub(super) type SharedPersistence = Option<Arc<Persistence<SocketAddr>>>;
 impl VirtualService {
     /// Returns a service without servers, health checks and frontends.
     pub(super) fn without_servers(config: &ServiceConfig, balancer: Balancer<SocketAddr>) -> Self {
+        let methods = ForwardingMethods::default();
         Self {
             name: config.name.clone(),
             protocol: config.protocol,
@@ -72,7 +76,8 @@ impl VirtualService {
                 overrides: ServiceOverrides::default(),
                 persistence: None,
                 engine: EngineKind::default(),
-                methods: ForwardingMethods::default(),
+                check_paths: CheckPaths::new(methods.clone()),
+                methods,
                 health_watch: None,
                 feed: None,
                 frontends: Vec::new(),

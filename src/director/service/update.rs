@@ -1,13 +1,14 @@
 //! The steps of a reload for one service (validate, prepare, apply), and the end of a service.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::{SharedPersistence, VirtualService, VirtualServiceState};
 use crate::backend::BackendSet;
 use crate::balancer::Balancer;
+use crate::director::check_answers::require_check_answers;
 use crate::director::config::{
     EngineKind, ListenAddress, LogFormat, ServiceConfig, ServiceProtocol, SlowStartConfig,
 };
@@ -74,6 +75,8 @@ pub(in crate::director) struct CommonServiceOptions<'a> {
     pub(in crate::director) freebind: bool,
     /// The format of the log line of each connection or flow that ends; `None` for no line.
     pub(in crate::director) log_connections: Option<LogFormat>,
+    /// The interfaces of the virtual addresses of `[vrrp]`.
+    pub(in crate::director) virtual_interfaces: &'a BTreeMap<IpAddr, String>,
 }
 
 /// Checks that a service of this configuration can run, but for its sockets.
@@ -155,6 +158,11 @@ impl VirtualService {
         find_balancer: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
     ) -> Result<PreparedService, ServiceError> {
         let state = self.lock_state();
+        let virtual_interfaces = common.virtual_interfaces;
+        let require_answers = |engine: EngineKind| match engine {
+            EngineKind::Ipvs => require_check_answers(config, virtual_interfaces),
+            EngineKind::Proxy => Ok(()),
+        };
         let persistence = match diff.persistence {
             true => self.build_persistence(&state, config)?,
             false => state.persistence.clone(),
@@ -166,10 +174,12 @@ impl VirtualService {
         let replaced = config.listen.0.iter().filter(|listen| !keeps_frontend(listen));
         let replaced: Vec<_> = replaced.collect();
         if replaced.is_empty() {
+            require_answers(state.engine)?;
             let (config, frontends, engine) = (config.clone(), Vec::new(), None);
             return Ok(PreparedService { config, diff, persistence, frontends, engine });
         }
         let chosen = common.engines.choose(config)?;
+        require_answers(chosen.kind)?;
         let spec = FrontendSpec {
             config,
             balancer: &self.balancer,
@@ -179,6 +189,7 @@ impl VirtualService {
             log_connections: common.log_connections,
             engine: chosen.engine.as_ref(),
             methods: &state.methods,
+            check_paths: &state.check_paths,
             find_balancer,
         };
         let frontends = replaced

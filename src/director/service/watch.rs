@@ -21,6 +21,7 @@ impl VirtualService {
         let mut state = self.lock_state();
         let plan =
             state.config.health_plan().map_err(|problem| ServiceError::Config(problem.reason))?;
+        let plan = plan.path_finder(&state.check_paths.finder());
         let known = state.health_watch.take().map(|watch| {
             let known = watch.export();
             watch.stop();

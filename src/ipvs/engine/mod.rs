@@ -4,6 +4,7 @@
 //! it commands, and read what it counts; they read the list of connections themselves (`connection_list`),
 //! because that may take long.
 
+mod check_services;
 mod command;
 mod connection_list;
 mod counters;
@@ -14,5 +15,6 @@ mod settings;
 mod start;
 mod worker;
 
+pub use self::check_services::IPVS_CHECK_MARK_COUNT;
 pub use self::settings::IpvsSettings;
 pub use self::start::IpvsEngine;

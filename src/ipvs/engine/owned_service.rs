@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::check_services::{CheckServices, CheckTarget};
 use super::command::ServiceShared;
 use super::counters::CounterSums;
 use crate::BackendId;
 use crate::backend::{SetSubscription, Snapshot};
-use crate::engine::{EngineRequest, NewConnections};
+use crate::engine::{EngineRequest, ForwardingMethod, NewConnections};
 use crate::ipvs::client::IpvsClient;
-use crate::ipvs::desired::{desired_destinations, draining_destinations, may_have_connections};
+use crate::ipvs::desired::{
+    desired_destinations, draining_destinations, forwarding, may_have_connections,
+};
 use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
 use crate::ipvs::error::IpvsError;
 use crate::ipvs::reconcile::plan_changes;
@@ -32,6 +35,8 @@ pub(super) struct OwnedService {
     pub(super) drain: Option<ServiceDrain>,
     /// Destinations that left the set, and when: they stay until their connections have ended.
     pub(super) leaving: BTreeMap<SocketAddr, Instant>,
+    /// What checks of the backends need a mark for.
+    pub(super) check_targets: BTreeMap<BackendId, CheckTarget>,
 }
 
 /// The end of a service.
@@ -90,8 +95,8 @@ fn has_unsettled(destinations: &[IpvsDestinationStatus]) -> bool {
     destinations.iter().any(|status| status.inactive_connections > 0)
 }
 
-/// Returns what failed.
-fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
+/// Applies changes, and returns what failed.
+pub(super) fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
     let failures = changes.iter().filter_map(|change| client.apply(change).err());
     failures.map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
 }
@@ -111,6 +116,39 @@ impl OwnedService {
             newest = Some(snapshot);
         }
         newest
+    }
+
+    /// Reads of the set what its checks need marks for. Returns whether that has changed.
+    pub(super) fn update_check_targets(&mut self) -> bool {
+        let targets = match (&self.request.check_marks, &self.drain) {
+            (Some(_), None) => self.wanted_check_targets(),
+            _ => BTreeMap::new(),
+        };
+        let has_changed = targets != self.check_targets;
+        self.check_targets = targets;
+        has_changed
+    }
+
+    fn wanted_check_targets(&self) -> BTreeMap<BackendId, CheckTarget> {
+        let family = self.service.key.family();
+        let snapshot = self.subscription.snapshot();
+        let targets = snapshot.backends().iter().filter_map(|backend| {
+            let method = self.request.methods.get(backend.id());
+            let server = backend.target().ip();
+            let target = CheckTarget { family, server, forwarding: forwarding(method) };
+            (method != ForwardingMethod::Nat).then(|| (backend.id().clone(), target))
+        });
+        targets.collect()
+    }
+
+    /// Tells the checks their marks.
+    pub(super) fn publish_check_marks(&self, services: &CheckServices) {
+        let Some(marks) = &self.request.check_marks else { return };
+        let known = self
+            .check_targets
+            .iter()
+            .filter_map(|(backend, target)| Some((backend.clone(), services.mark(target)?)));
+        marks.replace(self.drain.is_none().then(|| known.collect()));
     }
 
     /// Makes the kernel's service what the set says, and publishes its counters.

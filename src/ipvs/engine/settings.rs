@@ -1,5 +1,7 @@
 //! What the engine sets for the whole network namespace.
 
+use std::num::NonZeroU32;
+
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::daemon::{IpvsDaemon, IpvsDaemonState, IpvsTimeouts};
 use crate::ipvs::error::IpvsError;
@@ -18,7 +20,15 @@ pub struct IpvsSettings {
     pub conn_reuse_mode: Option<u8>,
     /// Whether what other programs change of the engine's services is changed back.
     pub repair: bool,
+    /// The first of [`IPVS_CHECK_MARK_COUNT`](crate::ipvs::IPVS_CHECK_MARK_COUNT) firewall marks, which the
+    /// engine has for [checks](crate::engine::CheckMarks): services by these marks that are not its own are
+    /// removed.
+    pub check_marks: NonZeroU32,
 }
+
+/// The letters "lv" in the upper half, and bits in the lower half that packet filters seldom use for marks of
+/// their own.
+const DEFAULT_CHECK_MARKS: NonZeroU32 = NonZeroU32::new(0x6c76_0000).unwrap();
 
 impl Default for IpvsSettings {
     /// Returns settings that leave the kernel as it is, and repair.
@@ -29,6 +39,7 @@ impl Default for IpvsSettings {
             sloppy_tcp: None,
             conn_reuse_mode: None,
             repair: true,
+            check_marks: DEFAULT_CHECK_MARKS,
         }
     }
 }

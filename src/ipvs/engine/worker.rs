@@ -1,12 +1,13 @@
 //! The thread that asks the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use super::check_services::{CheckServices, CheckTarget, remove_all};
 use super::command::{EngineCommand, ServiceShared};
 use super::counters::CounterSums;
 use super::owned_service::{OwnedService, ServiceDrain, read_service};
@@ -38,6 +39,7 @@ pub(super) struct EngineWorker {
     waker: Waker,
     wake: Arc<ChangeWaker>,
     services: BTreeMap<IpvsServiceKey, OwnedService>,
+    check_services: CheckServices,
     next_audit: Instant,
     settings: IpvsSettings,
     /// The synchronization daemon that is wanted; `None` before the engine had one of its own.
@@ -78,6 +80,7 @@ impl EngineWorker {
             waker: Waker::from(Arc::clone(&wake)),
             wake,
             services: BTreeMap::new(),
+            check_services: CheckServices::new(IpvsSettings::default().check_marks),
             next_audit: now() + MIN_AUDIT_INTERVAL,
             settings: IpvsSettings::default(),
             daemon: None,
@@ -104,12 +107,20 @@ impl EngineWorker {
                 Ok(EngineCommand::HandOver(key, owner)) => {
                     if self.is_owner(&key, &owner) {
                         self.services.remove(&key);
+                        let wanted = self.check_targets();
+                        self.check_services.forget_unwanted(&wanted);
                     }
                     owner.finish(EngineDrainReport::default());
                 }
                 Ok(EngineCommand::Configure(settings)) => {
                     settings.apply(&mut self.client);
+                    let replaced = self.check_services.move_to(settings.check_marks);
                     self.settings = settings;
+                    if !replaced.is_empty() {
+                        self.follow_check_targets();
+                        // Those that could not be removed are found by whoever has these marks next.
+                        let _ = remove_all(&mut self.client, &replaced);
+                    }
                 }
                 Ok(EngineCommand::RunDaemon(daemon)) => {
                     // Without one of its own before, those that run are another program's.
@@ -160,12 +171,20 @@ impl EngineWorker {
             said: String::new(),
             drain: None,
             leaving: BTreeMap::new(),
+            check_targets: BTreeMap::new(),
         };
         // Registers the waker.
         let _ = owned.next_snapshot(&self.waker);
         owned.reconcile(&mut self.client, now());
+        let mut has_new_targets = owned.update_check_targets();
         if let Some(replaced) = self.services.insert(key, owned) {
+            has_new_targets |= !replaced.check_targets.is_empty();
             replaced.owner.finish(EngineDrainReport::default());
+        }
+        if has_new_targets {
+            self.follow_check_targets();
+        } else if let Some(owned) = self.services.get(&key) {
+            owned.publish_check_marks(&self.check_services);
         }
         Ok(())
     }
@@ -196,6 +215,28 @@ impl EngineWorker {
         if let (Some(drain), None) = (&mut service.drain, begun) {
             drain.connections.0 = drain.connections.1;
         }
+        service.publish_check_marks(&self.check_services);
+        if service.update_check_targets() {
+            self.follow_check_targets();
+        }
+    }
+
+    /// Returns what the checks of all services need a mark for.
+    fn check_targets(&self) -> HashSet<CheckTarget> {
+        self.services.values().flat_map(|service| service.check_targets.values().copied()).collect()
+    }
+
+    /// Makes the services for checks what the sets need, and tells the checks their marks.
+    fn follow_check_targets(&mut self) {
+        let wanted = self.check_targets();
+        self.check_services.follow(&mut self.client, &wanted);
+        self.publish_check_marks();
+    }
+
+    fn publish_check_marks(&self) {
+        self.services
+            .values()
+            .for_each(|service| service.publish_check_marks(&self.check_services));
     }
 
     /// Removes the destinations that have left the sets, when their connections have ended.
@@ -237,10 +278,15 @@ impl EngineWorker {
     fn follow_sets(&mut self) {
         // Before looking: a change after that sends another command.
         self.wake.is_sent.store(false, Ordering::Release);
+        let mut has_new_targets = false;
         for service in self.services.values_mut() {
             if service.next_snapshot(&self.waker).is_some() {
                 service.reconcile(&mut self.client, now());
+                has_new_targets |= service.update_check_targets();
             }
+        }
+        if has_new_targets {
+            self.follow_check_targets();
         }
     }
 
@@ -261,7 +307,13 @@ impl EngineWorker {
         for service in self.services.values_mut() {
             service.audit(&mut self.client, self.settings.repair, now());
         }
-        let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
+        let wanted = self.check_targets();
+        let services = &self.services;
+        let is_owned = |key: &IpvsServiceKey| services.contains_key(key);
+        self.check_services.audit(&mut self.client, &wanted, is_owned);
+        self.publish_check_marks();
+        let services = self.services.len() + self.check_services.len();
+        let services = u32::try_from(services).unwrap_or(u32::MAX);
         let interval = MIN_AUDIT_INTERVAL.max(AUDIT_INTERVAL_PER_SERVICE.saturating_mul(services));
         self.next_audit = now() + interval;
     }

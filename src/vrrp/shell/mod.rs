@@ -16,6 +16,8 @@ mod mac_address;
 #[cfg(target_os = "linux")]
 mod netlink;
 mod notify;
+#[cfg(all(feature = "director", target_os = "linux"))]
+mod route_lookup;
 #[cfg(target_os = "linux")]
 mod socket;
 mod status;
@@ -29,5 +31,7 @@ pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents};
 pub use self::handle::Vrrp;
 pub use self::mac_address::MacAddress;
 pub use self::notify::{NotifyCommand, NotifyCommands};
+#[cfg(all(feature = "director", target_os = "linux"))]
+pub(crate) use self::route_lookup::RouteLookup;
 pub use self::status::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
 pub use self::virtual_router_config::VirtualRouterConfig;

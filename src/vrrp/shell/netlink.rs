@@ -101,6 +101,42 @@ impl RtnetlinkSocket {
             .collect())
     }
 
+    /// Returns the index of the interface by which packets to an address leave.
+    #[cfg(feature = "director")]
+    pub(super) fn route_interface(&mut self, destination: IpAddr) -> io::Result<u32> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = address_family(destination);
+        message.header.destination_prefix_length = if destination.is_ipv6() { 128 } else { 32 };
+        message.attributes.push(RouteAttribute::Destination(destination.into()));
+        let replies = self.request(RouteNetlinkMessage::GetRoute(message), 0)?;
+        let attributes = replies.into_iter().flat_map(|reply| match reply {
+            RouteNetlinkMessage::NewRoute(message) => message.attributes,
+            _ => Vec::new(),
+        });
+        let mut indexes = attributes.filter_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(index),
+            _ => None,
+        });
+        indexes.next().ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    /// Returns the name of an interface.
+    #[cfg(feature = "director")]
+    pub(super) fn interface_name(&mut self, index: u32) -> io::Result<String> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let replies = self.request(RouteNetlinkMessage::GetLink(message), 0)?;
+        let attributes = replies.into_iter().flat_map(|reply| match reply {
+            RouteNetlinkMessage::NewLink(message) => message.attributes,
+            _ => Vec::new(),
+        });
+        let mut names = attributes.filter_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        });
+        names.next().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// Adds an address to an interface, or renews it. The kernel removes the address after its
     /// lifetime, in whole seconds.
     pub(super) fn replace_address(

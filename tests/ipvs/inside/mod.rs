@@ -24,6 +24,8 @@ mod services;
 pub(crate) mod sync;
 pub(crate) mod traffic;
 #[cfg(feature = "director")]
+mod virtual_address;
+#[cfg(feature = "director")]
 pub(crate) mod wire;
 
 use std::fs;
