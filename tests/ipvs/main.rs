@@ -13,7 +13,7 @@ mod without_module;
 
 use guest::{Guest, GuestKernel};
 
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 27] = [
     "ip_vs",
     "ip_vs_dh",
     "ip_vs_fo",
@@ -38,10 +38,13 @@ const MODULES: [&str; 24] = [
     "fou",
     "fou6",
     "ip_gre",
+    "sch_ingress",
+    "cls_flower",
+    "act_skbedit",
 ];
 
 fn guest(filter: &'static str) -> Guest {
-    Guest::new(filter).modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"])
+    Guest::new(filter).modules(&MODULES).programs(&["ip", "tc"]).packages(&["ipvsadm"])
 }
 
 #[test]
