@@ -13,7 +13,7 @@ mod without_module;
 
 use guest::{Guest, GuestKernel};
 
-const MODULES: [&str; 25] = [
+const MODULES: [&str; 28] = [
     "ip_vs",
     "ip_vs_dh",
     "ip_vs_fo",
@@ -39,10 +39,13 @@ const MODULES: [&str; 25] = [
     "fou",
     "fou6",
     "ip_gre",
+    "sch_ingress",
+    "cls_flower",
+    "act_skbedit",
 ];
 
 fn guest(filter: &'static str) -> Guest {
-    Guest::new(filter).modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"])
+    Guest::new(filter).modules(&MODULES).programs(&["ip", "tc"]).packages(&["ipvsadm"])
 }
 
 /// With the program `lvs`, where it is built.

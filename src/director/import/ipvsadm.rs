@@ -231,6 +231,7 @@ impl<'a> IpvsadmCommand<'a> {
             );
             if let Some(mask) = mask {
                 let bits = netmask_bits(mask)
+                    .filter(|bits| *bits <= if key.is_ipv6() { 128 } else { 32 })
                     .ok_or_else(|| self.error(format!("{mask:?} is not a netmask")))?;
                 persistence.insert(if key.is_ipv6() { "netmask_v6" } else { "netmask" }, bits);
             }

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use lvs::director::{BackendAdminState, Director, DirectorConfig, ServerChange};
 use socket2::{Domain, Socket, Type};
 
 use super::director::{in_namespace, until};
+use super::sync::enter_peer;
+use super::traffic::{answer_directly, build_world, count_answers};
 use super::{run, saved};
 use crate::guest;
 
@@ -118,6 +121,67 @@ fn a_client_has_one_server_for_all_ports_and_protocols_of_a_mark() {
         until("the server is back", || saved() == expected(1)).await;
         director.stop(Duration::ZERO).await;
         assert_eq!(saved(), [""; 0]);
+    });
+}
+
+/// Starts a server in a namespace that answers with its name at two ports.
+fn serve_elsewhere(name: &'static str) {
+    for address in ["[::]:80", "[::]:443"] {
+        let (is_ready, ready) = mpsc::channel();
+        thread::spawn(move || {
+            enter_peer(name);
+            let listener = TcpListener::bind(address).expect("a listener");
+            is_ready.send(()).expect("somebody waits");
+            for client in listener.incoming() {
+                let _ = client.and_then(|mut client| client.write_all(name.as_bytes()));
+            }
+        });
+        ready.recv().expect("the server starts");
+    }
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn packets_that_a_filter_has_marked_go_to_the_servers_directly() {
+    if !guest::enter() {
+        return;
+    }
+    let _world = build_world();
+    answer_directly();
+    ["server1", "server2"].into_iter().for_each(serve_elsewhere);
+    run("tc", "qdisc add dev eth0 clsact");
+    for (protocol, address) in [("ip", "10.8.0.100"), ("ipv6", "fd08::100")] {
+        let filter = format!("dev eth0 ingress protocol {protocol} flower dst_ip {address}");
+        run("tc", &format!("filter add {filter} action skbedit mark 7"));
+    }
+    in_namespace(async {
+        let service = |name: &str, mark: &str, lines: &str, servers: [&str; 2]| {
+            let mut text = format!(
+                "[[service]]\nname = \"{name}\"\nlisten = \"{mark}\"\nengine = \"ipvs\"\n\
+                 scheduler = \"rr\"\n{lines}\n"
+            );
+            for server in servers {
+                text += &format!("[[service.server]]\naddress = \"{server}\"\nmethod = \"dr\"\n");
+            }
+            text
+        };
+        let four = ["10.9.0.11:0", "10.9.0.12:0"];
+        let persistence = "persistence = { timeout = \"300s\" }";
+        let text = service("shop", "fwmark:7", persistence, four)
+            + &service("six", "fwmark:7/ipv6", "", ["[fd09::11]:0", "[fd09::12]:0"]);
+        let config = DirectorConfig::parse(&text).expect("a valid configuration");
+        let director = Director::start(config).await.expect("IPVS is there");
+        let answers = count_answers("10.8.0.100:80");
+        assert!(
+            [&["server1"], &["server2"]].iter().any(|one| answers.keys().eq(*one)),
+            "{answers:?}"
+        );
+        assert_eq!(count_answers("10.8.0.100:443"), answers, "at the other port");
+        let both = ["server1", "server2"].map(|name| (name.to_owned(), 3));
+        for port in [80, 443] {
+            assert_eq!(count_answers(&format!("[fd08::100]:{port}")), both.clone().into());
+        }
+        director.stop(Duration::ZERO).await;
     });
 }
 

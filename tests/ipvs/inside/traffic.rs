@@ -55,7 +55,18 @@ pub(crate) fn set(key: &str, value: &str) {
         .unwrap_or_else(|error| panic!("{key}: {error}"));
 }
 
-fn build_world() {
+/// The namespaces beside that of the director; their names are free again when this is dropped.
+pub(super) struct World;
+
+impl Drop for World {
+    fn drop(&mut self) {
+        ["client", "server1", "server2", "switch"]
+            .iter()
+            .for_each(|name| drop(run("ip", &format!("netns delete {name}"))));
+    }
+}
+
+pub(super) fn build_world() -> World {
     ip("netns add switch
         switch: link add br0 type bridge mcast_snooping 0
         switch: link set br0 up
@@ -103,6 +114,7 @@ fn build_world() {
     for interface in ["all", "eth0"] {
         set(&format!("ipv4/conf/{interface}/send_redirects"), "0");
     }
+    World
 }
 
 /// Starts a server that answers with its name.
@@ -121,7 +133,7 @@ fn serve(name: &'static str) {
 
 /// Gives the servers the virtual addresses, which they must not announce, and a way to the client that
 /// does not lead through the director.
-fn answer_directly() {
+pub(super) fn answer_directly() {
     for name in ["server1", "server2"] {
         within(name, || {
             set("ipv4/conf/all/arp_ignore", "1");
@@ -154,7 +166,7 @@ fn unpack_tunnels() {
 }
 
 /// Connects six times, and counts who answered.
-fn count_answers(address: &str) -> BTreeMap<String, u32> {
+pub(super) fn count_answers(address: &str) -> BTreeMap<String, u32> {
     let address: SocketAddr = address.parse().expect("an address");
     within("client", move || {
         let mut counts = BTreeMap::new();
@@ -202,7 +214,7 @@ fn connections_reach_the_servers_by_every_method() {
     if !guest::enter() {
         return;
     }
-    build_world();
+    let _world = build_world();
     serve("server1");
     serve("server2");
     for version in [0, 1] {

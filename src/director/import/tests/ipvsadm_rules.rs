@@ -92,6 +92,7 @@ fn what_the_kernel_cannot_have_is_an_error_of_its_line() {
     let service = "-A -t 10.0.0.1:80 -s rr\n";
     for (lines, expected) in [
         ("-A -f 0", "line 1: \"0\": a firewall mark is a number from 1 to"),
+        ("-A -t 10.0.0.1:80 -p -M 64", "line 1: \"64\" is not a netmask"),
         ("-A -s rr", "line 1: an option -t, -u or -f is required"),
         ("-a -f 7 -r 10.0.0.2", "line 1: no `-A` line before this one adds the service"),
         (
