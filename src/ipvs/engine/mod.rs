@@ -7,6 +7,7 @@ mod check_services;
 mod command;
 mod counters;
 mod handle;
+mod kernel_service;
 mod owned_service;
 mod settings;
 mod start;
