@@ -15,6 +15,9 @@
 //! A claim of an address that the engine serves already replaces the service in place: the kernel's
 //! connections and counters stay. The service that was replaced is handed over, not drained.
 //!
+//! Health checks of the clients' way to a backend need a firewall mark: an engine fills the
+//! [`CheckMarks`] of a request that has some.
+//!
 //! Counters that an engine cannot know are [absent](EngineCounters), and never 0.
 
 mod address;

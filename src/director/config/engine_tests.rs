@@ -285,7 +285,7 @@ fn servers_that_are_checked_at_their_own_addresses_alone_are_warned_of() {
     assert_eq!(warnings(tcp, "method = \"tunnel\""), [expected]);
     assert_eq!(warnings(of_address, &format!("{dr}\n{tcp}")), [expected]);
     let two = format!("{dr}\n[[service.server]]\naddress = \"10.0.1.2:80\"\n{dr}");
-    let of_two = expected.replace("10.0.1.1:80", "10.0.1.1:80, and of 1 others,");
+    let of_two = expected.replace("10.0.1.1:80", "10.0.1.1:80, and of 1 more,");
     assert_eq!(warnings(tcp, &two), [of_two]);
     for (service, server) in [(tcp, ""), ("", dr), (of_address, dr), (both, dr)] {
         assert_eq!(warnings(service, server), [""; 0], "{service} {server}");

@@ -105,7 +105,7 @@ impl ServiceConfig {
         let (name, server) = (&self.name, first.address);
         let others = match others.len() {
             0 => String::new(),
-            others => format!(", and of {others} others,"),
+            others => format!(", and of {others} more,"),
         };
         Some(format!(
             "service {name}: the checks of server {server}{others} do not see whether it has the virtual \

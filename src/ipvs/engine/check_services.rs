@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use super::owned_service::{apply_all, read_service};
+use super::kernel_service::{apply_all, read_service};
 use crate::ipvs::address::IpvsFamily;
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::destination::{IpvsDestination, IpvsForwarding};

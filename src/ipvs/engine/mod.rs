@@ -10,6 +10,7 @@ mod connection_list;
 mod counters;
 mod found_entries;
 mod handle;
+mod kernel_service;
 mod owned_service;
 mod settings;
 mod start;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::check_services::{CheckServices, CheckTarget};
 use super::command::ServiceShared;
 use super::counters::CounterSums;
+use super::kernel_service::{apply_all, read_service};
 use crate::BackendId;
 use crate::backend::{SetSubscription, Snapshot};
 use crate::engine::{EngineRequest, ForwardingMethod, NewConnections};
@@ -20,7 +21,7 @@ use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
 use crate::ipvs::error::IpvsError;
 use crate::ipvs::reconcile::plan_changes;
 use crate::ipvs::request::IpvsRequest;
-use crate::ipvs::service::{IpvsService, IpvsServiceKey, IpvsServiceStatus};
+use crate::ipvs::service::IpvsService;
 use crate::ipvs::table::IpvsTable;
 
 /// A service that the engine keeps as its set says.
@@ -64,18 +65,6 @@ impl ServiceDrain {
     }
 }
 
-/// Reads a service with its destinations; `None` if there is none.
-pub(super) fn read_service(
-    client: &mut IpvsClient,
-    key: &IpvsServiceKey,
-) -> Result<Option<(IpvsServiceStatus, Vec<IpvsDestinationStatus>)>, IpvsError> {
-    match client.service(key) {
-        Ok(status) => Ok(Some((status, client.destinations(key)?))),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Returns how many connections and UDP flows the destinations have; those to this machine itself do not
 /// count, because they do without the service. Of a mark, TCP connections that have ended count as long as the
 /// kernel remembers them: it does not tell them from UDP flows.
@@ -93,12 +82,6 @@ fn open_connections(request: &EngineRequest, destinations: &[IpvsDestinationStat
 
 fn has_unsettled(destinations: &[IpvsDestinationStatus]) -> bool {
     destinations.iter().any(|status| status.inactive_connections > 0)
-}
-
-/// Applies changes, and returns what failed.
-pub(super) fn apply_all(client: &mut IpvsClient, changes: &[IpvsRequest]) -> String {
-    let failures = changes.iter().filter_map(|change| client.apply(change).err());
-    failures.map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
 }
 
 impl OwnedService {
