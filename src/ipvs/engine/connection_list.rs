@@ -68,7 +68,7 @@ fn visit_lines(
             return Ok(false);
         }
     }
-    Ok(input.fill_buf()?.first().is_some())
+    Ok(!input.fill_buf()?.is_empty())
 }
 
 #[cfg(test)]
