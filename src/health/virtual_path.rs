@@ -24,9 +24,11 @@ pub(crate) enum CheckPath {
     Missing,
 }
 
+type FindCheckPath = dyn Fn(SocketAddr, &BackendId) -> CheckPath + Send + Sync;
+
 /// Finds how a check reaches a backend at a virtual address.
 #[derive(Clone)]
-pub(crate) struct CheckPathFinder(Arc<dyn Fn(SocketAddr, &BackendId) -> CheckPath + Send + Sync>);
+pub(crate) struct CheckPathFinder(Arc<FindCheckPath>);
 
 impl fmt::Debug for CheckPathFinder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -236,8 +236,8 @@ fn the_marks_of_an_earlier_process_are_adopted_or_removed_and_others_repaired() 
         // The one that the server needs, one of another server, one of a mark that is somebody else's.
         let adopted = lines(FIRST_MARK + 5);
         adopted.iter().for_each(|line| drop(ipvsadm(line)));
-        ipvsadm(&format!("-A -f {} -s rr -o", FIRST_MARK));
-        ipvsadm(&format!("-a -f {} -r 10.8.0.99:0 -g", FIRST_MARK));
+        ipvsadm(&format!("-A -f {FIRST_MARK} -s rr -o"));
+        ipvsadm(&format!("-a -f {FIRST_MARK} -r 10.8.0.99:0 -g"));
         ipvsadm("-A -f 7 -s wlc");
         let expected = [&["-A -f 7 -s wlc".to_owned()][..], &adopted].concat();
         let is_expected = |mut expected: Vec<String>| {
