@@ -67,7 +67,14 @@ fn requests_lost_in_user_mode_linux() {
 #[test]
 fn in_a_kernel_of_debian() {
     // Those that take long with an emulated processor, and are about the director more than the kernel.
-    let slow = &["inside::restart", "inside::pair", "inside::lost"];
+    let slow = &[
+        "inside::imported",
+        "inside::lost",
+        "inside::pair",
+        "inside::pitfalls",
+        "inside::restart",
+        "inside::virtual_address",
+    ];
     guest("inside::").without(slow).run(GuestKernel::Qemu);
 }
 

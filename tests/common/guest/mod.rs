@@ -47,7 +47,7 @@ use self::skipped::report_skipped;
 mod skipped;
 
 /// A kernel is ended after this time: several times what tests take on a busy machine.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// A kernel that tests run in.
 #[derive(Clone, Copy, Debug)]
