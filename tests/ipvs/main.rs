@@ -2,6 +2,8 @@
 //! QEMU. Those kernels run the tests of `inside` and `program`, which are ignored elsewhere.
 #![cfg(all(feature = "ipvs", target_os = "linux", not(lvs_loom)))]
 
+#[cfg(feature = "director")]
+mod cost;
 #[path = "../common/guest/mod.rs"]
 mod guest;
 mod inside;

@@ -48,6 +48,8 @@ mod skipped;
 
 /// A kernel is ended after this time: several times what tests take on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
+/// For one that counts instructions, and so measures.
+const COUNTING_TIME_LIMIT: Duration = Duration::from_secs(1200);
 
 /// A kernel that tests run in.
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +69,14 @@ pub(crate) struct Guest {
     modules: Vec<&'static str>,
     programs: Vec<&'static str>,
     packages: Vec<&'static str>,
+    counts_instructions: bool,
 }
 
 impl Guest {
     /// The ignored tests whose names have `filter` in them.
     pub(crate) fn new(filter: &'static str) -> Self {
         let (modules, programs, packages) = (Vec::new(), Vec::new(), Vec::new());
-        Self { filter, left_out: &[], modules, programs, packages }
+        Self { filter, left_out: &[], modules, programs, packages, counts_instructions: false }
     }
 
     /// Leaves out the tests whose names have one of these in them.
@@ -101,6 +104,13 @@ impl Guest {
         self
     }
 
+    /// Has the clock of a kernel in QEMU advance by a nanosecond for each instruction, whatever time that
+    /// takes. It has one processor then, and leaps to the next timer while the processor is idle.
+    pub(crate) fn counting_instructions(mut self) -> Self {
+        self.counts_instructions = true;
+        self
+    }
+
     /// Boots a kernel and runs the tests. Skipped, with the reason, where kernels cannot be had.
     ///
     /// # Panics
@@ -117,7 +127,8 @@ impl Guest {
                 return report_skipped(reason);
             }
         };
-        let output = run_within(command, TIME_LIMIT);
+        let limit = if self.counts_instructions { COUNTING_TIME_LIMIT } else { TIME_LIMIT };
+        let output = run_within(command, limit);
         drop(folder);
         // The end of the first process is a panic to a kernel.
         let text = output

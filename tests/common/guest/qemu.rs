@@ -25,15 +25,30 @@ pub(super) fn command(guest: &Guest) -> Result<(Command, WorkFolder), String> {
     let image = folder.0.join("initramfs");
     fs::write(&image, initramfs(guest, &kernel)?).map_err(describe)?;
 
-    let mut command = Command::new(qemu.join("usr/bin/qemu-system-x86_64"));
     let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
     let libraries = libraries.map(|path| qemu.join(path).display().to_string()).join(":");
-    command.env("LD_LIBRARY_PATH", libraries);
+    let program = || {
+        let mut command = Command::new(qemu.join("usr/bin/qemu-system-x86_64"));
+        command.env("LD_LIBRARY_PATH", &libraries);
+        command
+    };
+    let mut command = program();
     for data in ["usr/share/qemu", "usr/share/seabios"] {
         command.arg("-L").arg(qemu.join(data));
     }
     // Of the machine types, `microvm` does not always end.
-    command.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+    command.args(["-M", "q35"]);
+    match guest.counts_instructions {
+        false => command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]),
+        true => {
+            let version = packages::read(program().arg("--version"))?;
+            println!("{}", String::from_utf8_lossy(&version).lines().next().unwrap_or_default());
+            command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+            command.args(["-smp", "1"]);
+            // Strings are copied by eight octets then, and not by one, each of which is an instruction.
+            command.args(["-cpu", "max,-erms,-fsrm"])
+        }
+    };
     command.args(["-m", "1024", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     command.arg("-kernel").arg(find_kernel(&kernel.join("boot"))?).arg("-initrd").arg(image);
     // The first process has the arguments behind `--`, and as environment what the kernel does not know.

@@ -1,0 +1,124 @@
+//! What each engine costs, in instructions of the whole guest: the kernel, the client, the server and the
+//! program between them.
+//!
+//! ```text
+//! cargo test --release --test ipvs -- --ignored cost:: --nocapture
+//! ```
+//! QEMU counts the instructions, and advances the guest's clock by a nanosecond for each. So the guest's
+//! clock is the counter, whatever the machine below is and does meanwhile; it says nothing about time,
+//! because instructions that miss a cache count as much as others. Client and server take turns, so that
+//! the processor, which is one, is not idle, when the clock leaps; what it leaps is left out.
+//!
+//! Without optimization, as in CI, everything is done a few times only.
+
+mod row;
+mod table;
+mod work;
+mod world;
+
+use lvs::ipvs::{IpvsForwarding, IpvsTunnel};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::row::{Measured, Path};
+use self::table::print_tables;
+use self::work::{Load, Work};
+use self::world::World;
+use crate::guest::{self, Guest, GuestKernel};
+
+/// How often each figure is measured.
+const ROUNDS: usize = if cfg!(debug_assertions) { 2 } else { 5 };
+
+/// The columns: the head, the work, how often it is done in a round, and the pieces that it is divided by.
+const COLUMNS: [(&str, Work, usize); 5] = [
+    ("packet 64 B", Work::Datagrams(64), pieces(4096)),
+    ("packet 1400 B", Work::Datagrams(1400), pieces(4096)),
+    ("request", Work::Requests, pieces(2000)),
+    ("connection", Work::Connections, pieces(1000)),
+    ("MB", Work::Download, pieces(64)),
+];
+
+const fn pieces(optimized: usize) -> usize {
+    if cfg!(debug_assertions) { optimized.div_ceil(2048) * work::BURST } else { optimized }
+}
+
+#[test]
+#[ignore = "measures"]
+fn each_engine_is_measured() {
+    if guest::enter() {
+        return measure();
+    }
+    let mut programs = vec!["ip"];
+    programs.extend(option_env!("CARGO_BIN_EXE_lvs"));
+    if std::path::Path::new("/usr/sbin/haproxy").exists() {
+        programs.push("haproxy");
+    }
+    let modules = ["ip_vs", "ip_vs_rr", "veth", "bridge", "ipip"];
+    let guest = Guest::new("cost::").modules(&modules).programs(&programs);
+    guest.counting_instructions().run(GuestKernel::Qemu);
+}
+
+fn measure() {
+    let world = World::build();
+    let mut load = Load::start();
+    let ipip = IpvsForwarding::Tunnel(IpvsTunnel::Ipip);
+    let paths = [
+        ("no director", Path::Direct),
+        ("routed", Path::Routed),
+        ("ipvs, nat", Path::Ipvs(IpvsForwarding::Nat)),
+        ("ipvs, dr", Path::Ipvs(IpvsForwarding::DirectRouting)),
+        ("ipvs, tunnel", Path::Ipvs(ipip)),
+        ("proxy", Path::Lvs),
+        ("HAProxy", Path::Haproxy { is_splicing: false }),
+        ("HAProxy, splice", Path::Haproxy { is_splicing: true }),
+    ];
+    let mut rows = Vec::new();
+    for (name, path) in paths {
+        let Some(route) = world.open(path) else {
+            println!("{name}: the program is missing");
+            continue;
+        };
+        let cells = COLUMNS.map(|(_, work, pieces)| {
+            if matches!(work, Work::Datagrams(_)) && !route.has_udp {
+                return None;
+            }
+            // Learns addresses and routes, and fills caches.
+            load.run(route.address, work, pieces.div_ceil(4).next_multiple_of(work::BURST));
+            let rounds = [(); ROUNDS].map(|()| {
+                let before = Clocks::read();
+                load.run(route.address, work, pieces);
+                Clocks::read().since(before)
+            });
+            Some(Measured::new(&rounds, pieces))
+        });
+        println!("{name}: {cells:?}");
+        rows.push((name, cells));
+    }
+    print_tables(COLUMNS.map(|(head, ..)| head), &rows);
+}
+
+/// The counter, and the part of it in which the processor was not idle, both in instructions.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    all: u64,
+    busy: u64,
+}
+
+impl Clocks {
+    fn read() -> Self {
+        let now = clock_gettime(ClockId::Monotonic);
+        let all = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        Self { all, busy: busy_nanos() }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { all: self.all - before.all, busy: self.busy - before.busy }
+    }
+}
+
+/// Returns how long processes have run until this one began to.
+fn busy_nanos() -> u64 {
+    let text = std::fs::read_to_string("/proc/schedstat").expect("a kernel of Debian has it");
+    let line = text.lines().find(|line| line.starts_with("cpu0 ")).expect("a processor");
+    let word = line.split_whitespace().nth(7).expect("nine numbers");
+    word.parse().expect("a number")
+}

@@ -1,0 +1,151 @@
+//! The machines, and the ways between them.
+//!
+//! ```text
+//! client 10.8.0.1 --+-- director 10.8.0.2, 10.8.0.100 (virtual), 10.9.0.2
+//!                   +-- server   10.9.0.11, and where it answers directly 10.8.0.11 or 10.8.0.100
+//! ```
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command};
+
+use lvs::ipvs::{IpvsDestination, IpvsForwarding, IpvsService, IpvsServiceKey};
+
+use super::row::Path;
+use super::work::{PORT, connect};
+use crate::inside::traffic::{ip, set, within};
+use crate::inside::wire::Wire;
+use crate::inside::{client, run};
+
+const MACHINES: [(&str, u8); 3] = [("client", 1), ("director", 2), ("server", 11)];
+
+const VIRTUAL: SocketAddr = address(8, 100);
+const SERVER: SocketAddr = address(9, 11);
+
+const fn address(network: u8, host: u8) -> SocketAddr {
+    use std::net::{IpAddr, SocketAddr};
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, network, 0, host)), PORT)
+}
+
+pub(super) struct World {
+    _wire: Wire,
+}
+
+/// A way from the client to the server; dropped, it is closed.
+pub(super) struct Route {
+    pub(super) address: SocketAddr,
+    pub(super) has_udp: bool,
+    /// What `ip` undoes.
+    undo: &'static str,
+    program: Option<Child>,
+}
+
+impl World {
+    pub(super) fn build() -> Self {
+        let wire = Wire::connect(&MACHINES);
+        ip("server: address delete 10.8.0.11/24 dev eth0
+            server: address add 10.9.0.11/24 dev eth0
+            server: route add default via 10.9.0.2
+            server: link set tunl0 up
+            client: route add 10.9.0.0/24 via 10.8.0.2
+            director: address add 10.9.0.2/24 dev eth0
+            director: address add 10.8.0.100/32 dev eth0");
+        within("director", || {
+            set("ipv4/ip_forward", "1");
+            for interface in ["all", "eth0"] {
+                set(&format!("ipv4/conf/{interface}/send_redirects"), "0");
+            }
+        });
+        within("server", || {
+            set("ipv4/conf/all/arp_ignore", "1");
+            set("ipv4/conf/all/arp_announce", "2");
+            for interface in ["all", "eth0", "tunl0"] {
+                set(&format!("ipv4/conf/{interface}/rp_filter"), "0");
+            }
+        });
+        Self { _wire: wire }
+    }
+
+    /// Opens a way; `None` if the program for it is missing.
+    pub(super) fn open(&self, path: Path) -> Option<Route> {
+        let mut route = Route { address: VIRTUAL, has_udp: true, undo: "", program: None };
+        match path {
+            Path::Direct => {
+                route.address = address(8, 11);
+                ip("server: address add 10.8.0.11/24 dev eth0");
+                route.undo = "server: address delete 10.8.0.11/24 dev eth0";
+            }
+            Path::Routed => route.address = SERVER,
+            Path::Ipvs(forwarding) => {
+                within("director", move || add_services(forwarding));
+                if forwarding != IpvsForwarding::Nat {
+                    ip("server: address add 10.8.0.100/32 dev lo
+                        server: route add 10.8.0.0/24 dev eth0");
+                    route.undo = "server: address delete 10.8.0.100/32 dev lo
+                        server: route delete 10.8.0.0/24 dev eth0";
+                }
+            }
+            Path::Lvs => {
+                let mut config = String::from("workers = 1\n");
+                for protocol in ["udp", "tcp"] {
+                    config += &format!(
+                        "[[service]]\nname = \"{protocol}\"\nprotocol = \"{protocol}\"\n\
+                         listen = \"{VIRTUAL}\"\n[[service.server]]\naddress = \"{SERVER}\"\n"
+                    );
+                }
+                route.program = Some(start("lvs", "run --config", config)?);
+            }
+            Path::Haproxy { is_splicing } => {
+                let mut config = String::from(
+                    "global\n  nbthread 1\n  maxconn 100\ndefaults\n  mode tcp\n\
+                     \x20 timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n",
+                );
+                if is_splicing {
+                    config += "  option splice-request\n  option splice-response\n";
+                }
+                config += &format!("listen web\n  bind {VIRTUAL}\n  server a {SERVER}\n");
+                route.program = Some(start("haproxy", "-db -f", config)?);
+                route.has_udp = false;
+            }
+        }
+        if route.program.is_some() {
+            // It listens to TCP last.
+            drop(within("client", || connect(VIRTUAL)));
+        }
+        Some(route)
+    }
+}
+
+fn add_services(forwarding: IpvsForwarding) {
+    let mut ipvs = client();
+    for key in [IpvsServiceKey::tcp(VIRTUAL), IpvsServiceKey::udp(VIRTUAL)] {
+        ipvs.add_service(&IpvsService::new(key, "rr")).expect("the module is loaded");
+        ipvs.add_destination(&key, &IpvsDestination::new(SERVER, forwarding)).expect("a new one");
+    }
+}
+
+/// Starts a program of the image in the director's namespace.
+fn start(name: &'static str, arguments: &str, config: String) -> Option<Child> {
+    let program = format!("/bin/{name}");
+    if !fs::exists(&program).expect("a readable folder") {
+        return None;
+    }
+    let path = format!("/run/{name}.conf");
+    fs::write(&path, config).expect("a writable folder");
+    let mut arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
+    arguments.push(path);
+    let start = move || Command::new(program).args(arguments).spawn();
+    Some(within("director", start).expect("the program starts"))
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        ip(self.undo);
+        within("director", || client().flush().expect("the module is loaded"));
+        if let Some(program) = &mut self.program {
+            program.kill().expect("a child");
+            program.wait().expect("a child");
+        }
+        run("ip", "-n client neighbour flush all");
+    }
+}
