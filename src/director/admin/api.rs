@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::entries::{EngineReader, clients, connections};
+use super::engine_reader::EngineReader;
 use super::response::error_response;
 use crate::director::error::DirectorError;
 use crate::director::history::{HistoryReader, ServiceSeries};
@@ -55,8 +55,6 @@ pub(super) fn routes() -> Router<AdminContext> {
         .route("/api/v1/services/{service}", get(service))
         .route("/api/v1/services/{service}/history", get(service_history))
         .route("/api/v1/services/{service}/zero", post(zero_service))
-        .route("/api/v1/services/{service}/clients", get(clients))
-        .route("/api/v1/services/{service}/connections", get(connections))
         .fallback(async || error_response(StatusCode::NOT_FOUND, "there is no such page"))
 }
 

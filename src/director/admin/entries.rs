@@ -1,52 +1,21 @@
 //! The connections of a service and its persistent clients.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
-use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
 
 use super::api::{AdminContext, LimitQuery};
-use crate::director::error::{DirectorError, ServiceError};
-use crate::director::service::VirtualService;
+use crate::director::error::DirectorError;
 use crate::director::time::{saturating_millis, tokio_now};
 use crate::engine::{EngineEntry, EngineEntryKind};
 
-/// Reads the tables of the kernel's engines, for one request at a time: that takes long when the tables
-/// do, and goes on when a client no longer waits.
-#[derive(Clone, Debug, Default)]
-pub(super) struct EngineReader(Arc<Mutex<()>>);
-
-impl EngineReader {
-    /// Returns entries of a service, `limit` at most; none of a service of the proxy.
-    async fn read(
-        &self,
-        service: &VirtualService,
-        kind: EngineEntryKind,
-        limit: usize,
-    ) -> Result<Vec<EngineEntry>, DirectorError> {
-        let services = service.engine_services();
-        if services.is_empty() {
-            return Ok(Vec::new());
-        }
-        let guard = Arc::clone(&self.0).lock_owned().await;
-        let read = move || {
-            let _guard = guard;
-            services.iter().try_fold(Vec::new(), |mut entries, service| {
-                entries.extend(service.entries(kind, limit - entries.len())?);
-                Ok(entries)
-            })
-        };
-        // The task is aborted only with its runtime.
-        let result = spawn_blocking(read).await.unwrap_or_else(|_| Ok(Vec::new()));
-        result.map_err(|error| DirectorError::Service {
-            service: service.name.clone(),
-            source: ServiceError::Engine(error),
-        })
-    }
+pub(super) fn routes() -> Router<AdminContext> {
+    Router::new()
+        .route("/api/v1/services/{service}/clients", get(clients))
+        .route("/api/v1/services/{service}/connections", get(connections))
 }
 
 /// Returns the name of a server, or the address of one that is not in the set.
@@ -59,13 +28,13 @@ fn server_of(entry: &EngineEntry) -> String {
 
 /// An entry of a persistence table.
 #[derive(Debug, Serialize)]
-pub(super) struct PersistentClient {
+struct PersistentClient {
     network: IpAddr,
     server: String,
     left_ms: u64,
 }
 
-pub(super) async fn clients(
+async fn clients(
     State(context): State<AdminContext>,
     Path(service): Path<String>,
     Query(query): Query<LimitQuery>,
@@ -92,7 +61,7 @@ pub(super) async fn clients(
 
 /// A connection or flow of this moment.
 #[derive(Debug, Serialize)]
-pub(super) struct ActiveConnection {
+struct ActiveConnection {
     client: Option<SocketAddr>,
     local: Option<SocketAddr>,
     /// `null` for the sorry server of the proxy.
@@ -111,7 +80,7 @@ struct KernelConnection {
     origin: &'static str,
 }
 
-pub(super) async fn connections(
+async fn connections(
     State(context): State<AdminContext>,
     Path(service): Path<String>,
     Query(query): Query<LimitQuery>,

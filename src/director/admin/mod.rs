@@ -9,6 +9,7 @@ mod access;
 mod api;
 mod connections;
 mod edits;
+mod engine_reader;
 mod entries;
 mod page;
 mod response;

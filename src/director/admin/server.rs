@@ -26,6 +26,7 @@ use super::access::{self, AdminAccess};
 use super::api::{self, AdminContext};
 use super::connections::{AdminConnectionTable, ConnectionHandle};
 use super::edits::{self, RequestClient};
+use super::entries;
 use super::page;
 use super::response::error_response;
 use crate::director::config::{AdminConfig, HumanDuration};
@@ -116,6 +117,7 @@ impl AdminService {
     async fn run(&self, context: AdminContext) {
         let app = api::routes()
             .merge(edits::routes())
+            .merge(entries::routes())
             .merge(page::routes())
             .layer(middleware::from_fn_with_state(self.access.clone(), access::authorize_request))
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))

@@ -26,19 +26,19 @@ use self::world::World;
 use crate::guest::{self, Guest, GuestKernel};
 
 /// How often each figure is measured.
-const ROUNDS: usize = if cfg!(debug_assertions) { 2 } else { 5 };
+const ROUNDS: usize = if cfg!(debug_assertions) { 2 } else { 3 };
 
 /// The columns: the head, the work, how often it is done in a round, and the pieces that it is divided by.
 const COLUMNS: [(&str, Work, usize); 5] = [
-    ("packet 64 B", Work::Datagrams(64), pieces(4096)),
-    ("packet 1400 B", Work::Datagrams(1400), pieces(4096)),
-    ("request", Work::Requests, pieces(2000)),
-    ("connection", Work::Connections, pieces(1000)),
+    ("packet 64 B", Work::Datagrams(64), pieces(2048)),
+    ("packet 1400 B", Work::Datagrams(1400), pieces(2048)),
+    ("request", Work::Requests, pieces(1000)),
+    ("connection", Work::Connections, pieces(500)),
     ("MB", Work::Download, pieces(64)),
 ];
 
 const fn pieces(optimized: usize) -> usize {
-    if cfg!(debug_assertions) { optimized.div_ceil(2048) * work::BURST } else { optimized }
+    if cfg!(debug_assertions) { optimized.div_ceil(1024) * work::BURST } else { optimized }
 }
 
 #[test]

@@ -1,29 +1,33 @@
 //! The machines, and the ways between them.
 //!
 //! ```text
-//! client 10.8.0.1 --+-- director 10.8.0.2, 10.8.0.100 (virtual), 10.9.0.2
-//!                   +-- server   10.9.0.11, and where it answers directly 10.8.0.11 or 10.8.0.100
+//! client 10.8.0.1 --+-- director 10.8.0.2, 10.9.0.2, 10.8.0.100 to 103 (virtual)
+//!                   +-- server   10.9.0.100 to 103, 10.8.0.100 to 103 (not announced), and without a
+//!                                director 10.8.0.11
 //! ```
+//! Each way of balancing has a virtual address and a server's address of its own: the kernel's balancer
+//! remembers a route for each destination, also for one that was removed and comes back, and a late packet
+//! of a connection by `nat` would leave there a route that is wrong for `dr`.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command};
 
 use lvs::ipvs::{IpvsDestination, IpvsForwarding, IpvsService, IpvsServiceKey};
 
 use super::row::Path;
 use super::work::{PORT, connect};
+use crate::inside::client;
 use crate::inside::traffic::{ip, set, within};
 use crate::inside::wire::Wire;
-use crate::inside::{client, run};
 
 const MACHINES: [(&str, u8); 3] = [("client", 1), ("director", 2), ("server", 11)];
 
+/// The addresses of the proxies and the router.
 const VIRTUAL: SocketAddr = address(8, 100);
-const SERVER: SocketAddr = address(9, 11);
+const SERVER: SocketAddr = address(9, 100);
 
 const fn address(network: u8, host: u8) -> SocketAddr {
-    use std::net::{IpAddr, SocketAddr};
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, network, 0, host)), PORT)
 }
 
@@ -44,12 +48,17 @@ impl World {
     pub(super) fn build() -> Self {
         let wire = Wire::connect(&MACHINES);
         ip("server: address delete 10.8.0.11/24 dev eth0
-            server: address add 10.9.0.11/24 dev eth0
-            server: route add default via 10.9.0.2
             server: link set tunl0 up
             client: route add 10.9.0.0/24 via 10.8.0.2
-            director: address add 10.9.0.2/24 dev eth0
-            director: address add 10.8.0.100/32 dev eth0");
+            director: address add 10.9.0.2/24 dev eth0");
+        for host in 100..104 {
+            ip(&format!(
+                "server: address add 10.9.0.{host}/24 dev eth0
+                 server: address add 10.8.0.{host}/32 dev lo
+                 director: address add 10.8.0.{host}/32 dev eth0"
+            ));
+        }
+        ip("server: route add default via 10.9.0.2");
         within("director", || {
             set("ipv4/ip_forward", "1");
             for interface in ["all", "eth0"] {
@@ -77,12 +86,16 @@ impl World {
             }
             Path::Routed => route.address = SERVER,
             Path::Ipvs(forwarding) => {
-                within("director", move || add_services(forwarding));
+                let host = match forwarding {
+                    IpvsForwarding::Nat => 101,
+                    IpvsForwarding::DirectRouting => 102,
+                    _ => 103,
+                };
+                route.address = address(8, host);
+                within("director", move || add_services(forwarding, host));
                 if forwarding != IpvsForwarding::Nat {
-                    ip("server: address add 10.8.0.100/32 dev lo
-                        server: route add 10.8.0.0/24 dev eth0");
-                    route.undo = "server: address delete 10.8.0.100/32 dev lo
-                        server: route delete 10.8.0.0/24 dev eth0";
+                    ip("server: route add 10.8.0.0/24 dev eth0");
+                    route.undo = "server: route delete 10.8.0.0/24 dev eth0";
                 }
             }
             Path::Lvs => {
@@ -116,11 +129,12 @@ impl World {
     }
 }
 
-fn add_services(forwarding: IpvsForwarding) {
+fn add_services(forwarding: IpvsForwarding, host: u8) {
     let mut ipvs = client();
-    for key in [IpvsServiceKey::tcp(VIRTUAL), IpvsServiceKey::udp(VIRTUAL)] {
+    let (virtual_address, server) = (address(8, host), address(9, host));
+    for key in [IpvsServiceKey::tcp(virtual_address), IpvsServiceKey::udp(virtual_address)] {
         ipvs.add_service(&IpvsService::new(key, "rr")).expect("the module is loaded");
-        ipvs.add_destination(&key, &IpvsDestination::new(SERVER, forwarding)).expect("a new one");
+        ipvs.add_destination(&key, &IpvsDestination::new(server, forwarding)).expect("a new one");
     }
 }
 
@@ -146,6 +160,5 @@ impl Drop for Route {
             program.kill().expect("a child");
             program.wait().expect("a child");
         }
-        run("ip", "-n client neighbour flush all");
     }
 }
