@@ -32,15 +32,14 @@ impl EngineSet {
         }
     }
 
-    /// Applies the `[ipvs]` table in a role, if a service uses IPVS.
-    fn configure_ipvs_role(&self, config: &IpvsConfig, is_active: bool) {
-        self.configure_ipvs(config);
+    /// Runs the synchronization daemon of a role, if a service uses IPVS.
+    fn run_ipvs_daemon(&self, config: &IpvsConfig, is_active: bool) {
         if let Some(engine) = &*lock(&self.0) {
             engine.run_daemon(config.daemon(is_active));
         }
     }
 
-    /// Applies the `[ipvs]` table now, and when the role changes.
+    /// Runs the synchronization daemon of the role now, and when the role changes.
     pub(super) fn follow_role(
         &self,
         config: IpvsConfig,
@@ -52,7 +51,7 @@ impl EngineSet {
             let (engines, config, mut role) = (engines.clone(), config.clone(), role.clone());
             async move {
                 loop {
-                    engines.configure_ipvs_role(&config, role.is_active());
+                    engines.run_ipvs_daemon(&config, role.is_active());
                     if !role.changed().await {
                         return;
                     }
