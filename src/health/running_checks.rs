@@ -6,6 +6,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use super::check::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use super::check_ports::CheckPorts;
 use super::monitor_core::CheckJob;
 use super::plan::ProbeKey;
 use super::timetable::ProbeId;
@@ -20,12 +21,14 @@ pub(super) struct RunningChecks {
     tasks: JoinSet<CompletedCheck>,
     /// Names the probe of a task that panics.
     probe_by_task: HashMap<task::Id, ProbeId>,
+    /// The kernel has one table of connections, for the checks of all services.
+    ports: CheckPorts,
 }
 
 impl RunningChecks {
     pub(super) fn spawn(&mut self, job: CheckJob) {
         let id = job.probe_id;
-        let task = self.tasks.spawn(run_check(job));
+        let task = self.tasks.spawn(run_check(job, self.ports.clone()));
         self.probe_by_task.insert(task.id(), id);
     }
 
@@ -82,14 +85,14 @@ fn panic_reason(error: JoinError) -> String {
 }
 
 /// Runs a check within its timeout.
-async fn run_check(job: CheckJob) -> CompletedCheck {
+async fn run_check(job: CheckJob, ports: CheckPorts) -> CompletedCheck {
     let CheckJob { probe_id, key, context } = job;
     let limit = key.timing.timeout;
     let deadline = Instant::now() + limit;
     let Some(path) = &key.path else {
         return (probe_id, run_until(deadline, &key, &context).await);
     };
-    let contexts = match path.contexts(context, limit).await {
+    let contexts = match path.contexts(context, limit, &ports).await {
         Ok(contexts) => contexts,
         Err(failure) => return (probe_id, Err(failure)),
     };

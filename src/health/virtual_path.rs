@@ -55,7 +55,6 @@ impl CheckPathFinder {
 pub(super) struct VirtualPath {
     pub(super) addresses: Arc<[SocketAddr]>,
     pub(super) finder: CheckPathFinder,
-    ports: CheckPorts,
 }
 
 impl PartialEq for VirtualPath {
@@ -84,7 +83,7 @@ impl VirtualPath {
     pub(super) fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         let finder = CheckPathFinder::new(|_, _| CheckPath::OwnAddress);
         let addresses = addresses.into_iter().collect();
-        Self { addresses, finder, ports: CheckPorts::default() }
+        Self { addresses, finder }
     }
 
     /// Returns where to check a backend: in place of its own address, which the context has, each of the
@@ -97,6 +96,7 @@ impl VirtualPath {
         &self,
         own: CheckContext,
         timeout: Duration,
+        ports: &CheckPorts,
     ) -> Result<Vec<CheckContext>, CheckFailure> {
         let deadline = Instant::now() + timeout / MARK_WAIT_DIVISOR;
         let mut contexts = Vec::new();
@@ -109,13 +109,13 @@ impl VirtualPath {
                         sleep(MARK_WAIT_INTERVAL).await;
                     }
                     CheckPath::Missing => {
-                        let reason = "the engine has no firewall mark for it".to_owned();
+                        let reason = "the engine has no firewall mark for the server".to_owned();
                         let failure = CheckFailure::new(CheckFailureKind::Local, reason);
                         return Err(failure.at_virtual_address(*address));
                     }
                 }
             };
-            let context = own.for_virtual_address(*address, mark, &self.ports);
+            let context = own.for_virtual_address(*address, mark, ports);
             contexts.push(match own.source() {
                 Some(_) => context,
                 None => context.with_source(source_for(*address, own.address().ip())?),
@@ -158,7 +158,7 @@ mod tests {
 
     fn path(addresses: &[&str], find: fn(SocketAddr, &BackendId) -> CheckPath) -> VirtualPath {
         let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
-        VirtualPath { finder: CheckPathFinder::new(find), ..VirtualPath::new(addresses) }
+        VirtualPath { addresses: addresses.collect(), finder: CheckPathFinder::new(find) }
     }
 
     fn own() -> CheckContext {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     async fn contexts(path: &VirtualPath, own: CheckContext) -> Result<Vec<String>, String> {
-        let contexts = path.contexts(own, Duration::from_secs(1)).await;
+        let contexts = path.contexts(own, Duration::from_secs(1), &CheckPorts::default()).await;
         let text = |context: &CheckContext| {
             format!("{} from {:?} by {:?}", context.address(), context.source(), context.mark())
         };
@@ -201,7 +201,10 @@ mod tests {
         let missing = path(&["192.0.2.1:80"], |_, _| CheckPath::Missing);
         let begun = Instant::now();
         let error = contexts(&missing, own()).await.expect_err("there is no mark");
-        assert_eq!(error, "virtual address 192.0.2.1:80: the engine has no firewall mark for it");
+        assert_eq!(
+            error,
+            "virtual address 192.0.2.1:80: the engine has no firewall mark for the server"
+        );
         assert!(begun.elapsed() >= Duration::from_millis(500), "half of the timeout");
         let nobody = path(&["192.0.2.1:80"], |_, _| CheckPath::OwnAddress);
         assert_eq!(

@@ -2,15 +2,14 @@
 //! code and the same table.
 
 mod captures;
+mod compare;
 mod connections;
 mod keepalived;
 mod real_server;
 
-use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
 
+use self::compare::{Printed, compare, execute, linked, original, subcommand};
 use crate::guest;
 use crate::inside::{ipvsadm, run};
 
@@ -84,59 +83,6 @@ const LISTS: [&str; 34] = [
     "-S -n",
     "--save --numeric",
 ];
-
-/// The exit code, what is printed, and whether there is an error.
-type Printed = (Option<i32>, String, bool);
-
-/// Runs a program under a name, with lines to read.
-fn execute(program: &str, name: &str, words: &[&str], input: &str) -> Printed {
-    let mut child = Command::new(program)
-        .arg0(name)
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    // A program that does not read its input closes it.
-    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("a child of ours");
-    let stdout = String::from_utf8(output.stdout).expect("text");
-    (output.status.code(), stdout, !output.stderr.is_empty())
-}
-
-fn words(line: &str) -> Vec<&str> {
-    line.split_whitespace().collect()
-}
-
-/// Runs `lvs` as ipvsadm.
-fn linked(line: &str) -> Printed {
-    execute("lvs", "/usr/sbin/ipvsadm", &words(line), "")
-}
-
-/// Runs `lvs ipvs`.
-fn subcommand(line: &str) -> Printed {
-    execute("lvs", "lvs", &[&["ipvs"], &*words(line)].concat(), "")
-}
-
-fn original(line: &str) -> Printed {
-    execute("ipvsadm", "ipvsadm", &words(line), "")
-}
-
-/// Checks that both print the same, at a time when the kernel says the same to both.
-fn compare(line: &str) -> Printed {
-    let mut expected = original(line);
-    for _ in 0..20 {
-        let printed = linked(line);
-        if printed == expected {
-            return printed;
-        }
-        let after = original(line);
-        assert!(after != expected, "ipvsadm {line}:\n{expected:?}\nlvs:\n{printed:?}");
-        expected = after;
-    }
-    panic!("ipvsadm {line}: it never prints the same twice");
-}
 
 /// The order of addresses that are far apart depends on the one in which they were added.
 fn sorted(lines: &str) -> Vec<&str> {

@@ -173,7 +173,7 @@ impl IpvsConfig {
         else {
             return Ok(());
         };
-        let checks = first.get()..=first.get() + (IPVS_CHECK_MARK_COUNT - 1);
+        let checks = self.settings().check_mark_range();
         if !checks.contains(&of_service.mark.get()) {
             return Ok(());
         }

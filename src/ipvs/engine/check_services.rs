@@ -7,8 +7,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
 use super::kernel_service::{apply_all, read_service};
+use super::settings::IPVS_CHECK_MARK_COUNT;
 use crate::ipvs::address::IpvsFamily;
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::destination::{IpvsDestination, IpvsForwarding};
@@ -17,11 +19,6 @@ use crate::ipvs::reconcile::plan_changes;
 use crate::ipvs::request::IpvsRequest;
 use crate::ipvs::service::{IpvsService, IpvsServiceKey};
 use crate::ipvs::table::IpvsTable;
-
-/// The number of firewall marks that an engine has for health checks, from
-/// [`IpvsSettings::check_marks`](crate::ipvs::IpvsSettings::check_marks) on: one for each server address and
-/// method.
-pub const IPVS_CHECK_MARK_COUNT: u32 = 1 << 14;
 
 /// What a mark leads to. Services whose servers have one address share it: a service by mark has neither a
 /// virtual address nor a port.
@@ -61,8 +58,8 @@ struct LeftService {
 
 /// The services by mark that the engine keeps for health checks.
 pub(super) struct CheckServices {
-    /// The first mark of the range.
-    first: NonZeroU32,
+    /// The marks that the services may have.
+    range: RangeInclusive<u32>,
     marks: HashMap<CheckTarget, NonZeroU32>,
     /// What an earlier process left in the range; `None` before it was read.
     left: Option<Vec<LeftService>>,
@@ -71,8 +68,8 @@ pub(super) struct CheckServices {
 }
 
 impl CheckServices {
-    pub(super) fn new(first: NonZeroU32) -> Self {
-        Self { first, marks: HashMap::new(), left: None, said: String::new() }
+    pub(super) fn new(range: RangeInclusive<u32>) -> Self {
+        Self { range, marks: HashMap::new(), left: None, said: String::new() }
     }
 
     /// Returns how many there are.
@@ -87,13 +84,13 @@ impl CheckServices {
     /// Changes the range, and returns the services of the one before, which are to be
     /// [removed](remove_all) when there are others.
     #[must_use]
-    pub(super) fn move_to(&mut self, first: NonZeroU32) -> Vec<IpvsServiceKey> {
+    pub(super) fn move_to(&mut self, range: RangeInclusive<u32>) -> Vec<IpvsServiceKey> {
         // What an earlier process left may have come meanwhile.
         self.left = None;
-        if first == self.first {
+        if range == self.range {
             return Vec::new();
         }
-        self.first = first;
+        self.range = range;
         self.marks.drain().map(|(target, mark)| target.key(mark)).collect()
     }
 
@@ -121,7 +118,7 @@ impl CheckServices {
     }
 
     fn add_all(&mut self, client: &mut IpvsClient, missing: &[CheckTarget]) -> Result<(), String> {
-        let range = self.range();
+        let range = self.range.clone();
         let left = match self.left.take() {
             Some(left) => left,
             None => self.read_left(client).map_err(|error| error.to_string())?,
@@ -170,14 +167,9 @@ impl CheckServices {
     /// Reads the services of the range that this engine did not add.
     fn read_left(&self, client: &mut IpvsClient) -> Result<Vec<LeftService>, IpvsError> {
         let own: BTreeSet<_> = self.marks.iter().map(|(target, mark)| target.key(*mark)).collect();
-        let mut left = read_range(client, &self.range())?;
+        let mut left = read_range(client, &self.range)?;
         left.retain(|left| !own.contains(&left.key));
         Ok(left)
-    }
-
-    fn range(&self) -> std::ops::Range<u32> {
-        let first = self.first.get();
-        first..first.saturating_add(IPVS_CHECK_MARK_COUNT)
     }
 
     /// Repairs what another program has changed, adds what is missing, and removes what an earlier process
@@ -239,7 +231,7 @@ pub(super) fn remove_all(client: &mut IpvsClient, keys: &[IpvsServiceKey]) -> Ve
 /// Reads the services whose marks are in a range.
 fn read_range(
     client: &mut IpvsClient,
-    range: &std::ops::Range<u32>,
+    range: &RangeInclusive<u32>,
 ) -> Result<Vec<LeftService>, IpvsError> {
     let mut left = Vec::new();
     for status in client.services()? {

@@ -16,6 +16,5 @@ mod settings;
 mod start;
 mod worker;
 
-pub use self::check_services::IPVS_CHECK_MARK_COUNT;
-pub use self::settings::IpvsSettings;
+pub use self::settings::{IPVS_CHECK_MARK_COUNT, IpvsSettings};
 pub use self::start::IpvsEngine;

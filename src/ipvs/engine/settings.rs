@@ -1,10 +1,16 @@
 //! What the engine sets for the whole network namespace.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::daemon::{IpvsDaemon, IpvsDaemonState, IpvsTimeouts};
 use crate::ipvs::error::IpvsError;
+
+/// The number of firewall marks that an engine has for health checks, from
+/// [`IpvsSettings::check_marks`] on: one for each server address and
+/// method.
+pub const IPVS_CHECK_MARK_COUNT: u32 = 1 << 14;
 
 /// Settings of the kernel's IPVS in the engine's network namespace, and of the engine.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,6 +51,13 @@ impl Default for IpvsSettings {
 }
 
 impl IpvsSettings {
+    /// Returns the firewall marks that the engine has for health checks.
+    #[must_use]
+    pub fn check_mark_range(&self) -> RangeInclusive<u32> {
+        let first = self.check_marks.get();
+        first..=first.saturating_add(IPVS_CHECK_MARK_COUNT - 1)
+    }
+
     /// Sets what is not to stay, and logs what cannot be set.
     pub(super) fn apply(&self, client: &mut IpvsClient) {
         if self.timeouts != IpvsTimeouts::default()

@@ -81,7 +81,7 @@ impl EngineWorker {
             waker: Waker::from(Arc::clone(&wake)),
             wake,
             services: BTreeMap::new(),
-            check_services: CheckServices::new(IpvsSettings::default().check_marks),
+            check_services: CheckServices::new(IpvsSettings::default().check_mark_range()),
             next_audit: now() + MIN_AUDIT_INTERVAL,
             settings: IpvsSettings::default(),
             daemon: None,
@@ -115,7 +115,7 @@ impl EngineWorker {
                 }
                 Ok(EngineCommand::Configure(settings)) => {
                     settings.apply(&mut self.client);
-                    let replaced = self.check_services.move_to(settings.check_marks);
+                    let replaced = self.check_services.move_to(settings.check_mark_range());
                     self.settings = settings;
                     if !replaced.is_empty() {
                         self.follow_check_targets();

@@ -14,17 +14,16 @@ mod load;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use lvs::director::{BackendAdminState, Director, DirectorConfig, ServerChange};
 
 use self::load::{CLIENTS, Load, Request, ServiceLoad};
 use super::director::until;
-use super::saved;
 use super::sync::enter_peer;
 use super::traffic::{ip, set, within};
 use super::wire::Wire;
+use super::{TestProcess, saved};
 use crate::guest;
 
 const MACHINES: [(&str, u8); 8] = [
@@ -51,31 +50,9 @@ const D: &str = "10.8.0.14:80";
 /// The variable that makes a process of this program a server.
 const ROLE: &str = "LVS_TEST_WEB";
 
-/// A server in a process and a namespace of its own; dropped, it is killed.
-struct WebProcess(Child);
-
-impl WebProcess {
-    fn start(machine: &'static str) -> Self {
-        let child = within(machine, || {
-            Command::new(std::env::current_exe().expect("this program"))
-                .args(["inside::lost::the_server_of_a_test", "--exact", "--ignored"])
-                .env(ROLE, "1")
-                .spawn()
-        });
-        Self(child.expect("this program starts"))
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().expect("a child");
-        self.0.wait().expect("a child");
-    }
-}
-
-impl Drop for WebProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a server in a process of its own, in the namespace of a machine.
+fn start_web_server(machine: &'static str) -> TestProcess {
+    within(machine, || TestProcess::start("inside::lost::the_server_of_a_test", ROLE, "1"))
 }
 
 /// Answers each request until it is killed; for other tests, which start it.
@@ -201,7 +178,7 @@ fn requests_are_lost_only_by_the_death_of_a_server() {
         return;
     }
     let _wire = build_world();
-    let mut servers = ["lost-a", "lost-b", "lost-c", "lost-d"].map(WebProcess::start);
+    let mut servers = ["lost-a", "lost-b", "lost-c", "lost-d"].map(start_web_server);
     enter_peer("lost-director");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (requests, happenings) = runtime.expect("a runtime").block_on(async {
@@ -230,7 +207,7 @@ fn requests_are_lost_only_by_the_death_of_a_server() {
             happenings.push(happening);
         };
         without_loss("started again", load.begin_phase());
-        servers[0] = WebProcess::start("lost-a");
+        servers[0] = start_web_server("lost-a");
         until("it is up", || has_weight(A, Some(1)) && proxy_state(&director, A) == "eligible")
             .await;
         load.more().await;

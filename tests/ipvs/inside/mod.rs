@@ -30,7 +30,7 @@ pub(crate) mod wire;
 
 use std::fs;
 use std::io::Read as _;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use lvs::ipvs::{IpvsClient, IpvsService, IpvsServiceKey};
 
@@ -91,6 +91,32 @@ fn services(ipvs: &mut IpvsClient) -> Vec<IpvsService> {
     let mut services: Vec<_> = statuses.into_iter().map(|status| status.service).collect();
     services.sort_by_key(|service| service.key);
     services
+}
+
+/// A test of this program that runs in a process of its own, in the network namespace of the thread that
+/// starts it; dropped, it is killed.
+struct TestProcess(Child);
+
+impl TestProcess {
+    /// Starts an ignored test with a variable, without which it does nothing.
+    fn start(test: &str, variable: &str, value: &str) -> Self {
+        let program = std::env::current_exe().expect("this program");
+        let child =
+            Command::new(program).args([test, "--exact", "--ignored"]).env(variable, value).spawn();
+        Self(child.expect("this program starts"))
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().expect("a child");
+        self.0.wait().expect("a child");
+    }
+}
+
+impl Drop for TestProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Asks until there is an answer. The time limit of the kernel ends what waits in vain.

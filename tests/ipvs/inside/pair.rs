@@ -17,11 +17,10 @@ use std::time::Duration;
 
 use lvs::ipvs::IpvsDaemonState;
 
-use super::restart::DirectorProcess;
 use super::sync::enter_peer;
 use super::traffic::{ip, set, within};
 use super::wire::Wire;
-use super::{client, proc_net, wait_for};
+use super::{TestProcess, client, proc_net, restart, wait_for};
 use crate::guest;
 
 const VIRTUAL: &str = "10.8.0.100:80";
@@ -88,7 +87,7 @@ fn download(first_half: &mpsc::Sender<SocketAddr>) -> io::Result<()> {
     }
 }
 
-fn start_director(name: &'static str, priority: u8, lines: &str) -> DirectorProcess {
+fn start_director(name: &'static str, priority: u8, lines: &str) -> TestProcess {
     let config = format!(
         "[[service]]\nname = \"web\"\nlisten = \"{VIRTUAL}\"\nengine = \"ipvs\"\nscheduler = \"mh\"\n\
          [[service.server]]\naddress = \"10.8.0.11:80\"\nmethod = \"dr\"\n\
@@ -97,7 +96,7 @@ fn start_director(name: &'static str, priority: u8, lines: &str) -> DirectorProc
          advert_interval = \"100ms\"\naddresses = [\"10.8.0.100/24\"]\n{lines}\
          [admin]\nlisten = \"127.0.0.1:9000\"\n"
     );
-    within(name, move || DirectorProcess::start(&config))
+    within(name, move || restart::start_director(&config))
 }
 
 /// Waits until a director has the virtual address, and then until it has a service.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,40 +10,18 @@ use std::time::Duration;
 use lvs::director::{Director, DirectorConfig};
 
 use super::director::{Client, Server, VIRTUAL, ask, config_text, expected, in_namespace, until};
-use super::{ipvsadm, saved};
+use super::{TestProcess, ipvsadm, saved};
 use crate::guest;
 
 /// The variable with the configuration of a director that a test starts as a process of its own.
 const CONFIG: &str = "LVS_TEST_CONFIG";
 
-/// A director in a process of its own, in the network namespace of the thread that starts it; dropped, it
-/// is killed.
-pub(super) struct DirectorProcess(Child);
-
-impl DirectorProcess {
-    pub(super) fn start(config: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let path = format!("/run/director-{}.toml", NUMBER.fetch_add(1, Ordering::Relaxed));
-        fs::write(&path, config).expect("a writable folder");
-        let program = std::env::current_exe().expect("this program");
-        let child = Command::new(program)
-            .args(["inside::restart::the_director_of_a_test", "--exact", "--ignored"])
-            .env(CONFIG, path)
-            .spawn();
-        Self(child.expect("this program starts"))
-    }
-
-    pub(super) fn kill(&mut self) {
-        self.0.kill().expect("a child");
-        self.0.wait().expect("a child");
-    }
-}
-
-impl Drop for DirectorProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a director in a process of its own, in the network namespace of this thread.
+pub(super) fn start_director(config: &str) -> TestProcess {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let path = format!("/run/director-{}.toml", NUMBER.fetch_add(1, Ordering::Relaxed));
+    fs::write(&path, config).expect("a writable folder");
+    TestProcess::start("inside::restart::the_director_of_a_test", CONFIG, &path)
 }
 
 /// Serves until it is killed; for other tests, which start it.
@@ -120,7 +97,7 @@ fn clients_are_served_while_the_director_is_dead_and_when_it_comes_back() {
             lines
         };
         let text = config_text("\"ipvs\"", &[(&a, ""), (&b, "")]) + &of_udp.config;
-        let mut director = DirectorProcess::start(&text);
+        let mut director = start_director(&text);
         until("the services are there", || saved() == all(&[(&a, 1), (&b, 1)])).await;
         let mut held = Client::connect();
         let letter = held.ask();
@@ -146,7 +123,7 @@ fn clients_are_served_while_the_director_is_dead_and_when_it_comes_back() {
         // What changed meanwhile is made so by the next one, and no client notices.
         ipvsadm(&format!("-e -t {VIRTUAL} -r {} -m -w 0", b.address));
         let text = config_text("\"ipvs\"", &[(&a, "weight = 2"), (&b, ""), (&c, "")]);
-        let _director = DirectorProcess::start(&(text + &of_udp.config));
+        let _director = start_director(&(text + &of_udp.config));
         let wanted = all(&[(&a, 2), (&b, 1), (&c, 1)]);
         until("the table is as configured", || saved() == wanted).await;
         more().await;

@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use lvs::ipvs::IpvsRequest;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Printed, linked, original};
+use super::compare::{Printed, linked, original};
 use crate::guest;
 use crate::inside::{client, run};
 

@@ -9,7 +9,7 @@ use lvs::ipvs::IpvsRequest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::captures::{NetlinkMonitor, add_interface, changes};
-use super::linked;
+use super::compare::linked;
 use crate::guest;
 use crate::inside::{ipvsadm, wait_for};
 
