@@ -26,7 +26,7 @@ pub struct IpvsSettings {
     pub conn_reuse_mode: Option<u8>,
     /// Whether what other programs change of the engine's services is changed back.
     pub repair: bool,
-    /// The first of [`IPVS_CHECK_MARK_COUNT`](crate::ipvs::IPVS_CHECK_MARK_COUNT) firewall marks, which the
+    /// The first of [`IPVS_CHECK_MARK_COUNT`] firewall marks, which the
     /// engine has for [checks](crate::engine::CheckMarks): services by these marks that are not its own are
     /// removed.
     pub check_marks: NonZeroU32,
