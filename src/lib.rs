@@ -81,6 +81,7 @@
 //! | `health-http2` | | HTTP/2 for the HTTP check |
 //! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
 //! | `ipvs` | | [`ipvs`]: the kernel's IPVS by netlink; for Linux only |
+//! | `packet` | | [`packet`]: an engine in the kernel that any scheduler decides for; for Linux only |
 //! | `metrics` | | [`metrics`]: sets, checks and forwarders in the program's own recorder, under the director's names |
 //! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
 //! | `tower-http` | | for `tower`: keys, outcomes and leases for HTTP |
@@ -99,8 +100,8 @@ pub mod director;
 #[cfg(feature = "discovery")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery")))]
 pub mod discovery;
-#[cfg(feature = "ipvs")]
-#[cfg_attr(docsrs, doc(cfg(feature = "ipvs")))]
+#[cfg(any(feature = "ipvs", feature = "packet"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "ipvs", feature = "packet"))))]
 pub mod engine;
 #[cfg(any(feature = "health", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
@@ -122,6 +123,9 @@ pub mod ipvs;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
+#[cfg(all(feature = "packet", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "packet", target_os = "linux"))))]
+pub mod packet;
 #[cfg(any(feature = "forward", feature = "health", feature = "vrrp"))]
 mod panics;
 #[cfg(any(feature = "health", feature = "vrrp"))]
@@ -133,7 +137,7 @@ mod runtime;
 pub mod scheduler;
 mod setting;
 mod sync;
-#[cfg(any(feature = "forward", feature = "health", feature = "vrrp"))]
+#[cfg(any(feature = "forward", feature = "health", feature = "packet", feature = "vrrp"))]
 mod sys;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]

@@ -128,6 +128,13 @@ impl<T> Balancer<T> {
         self.published_plane.lease_if(serial, |state| state == BackendState::Eligible)
     }
 
+    /// Leases a backend in any state, without the scheduler, for work that it has already.
+    #[cfg(feature = "packet")]
+    pub(crate) fn lease_existing(&self, id: &BackendId) -> Option<Lease<T>> {
+        let serial = self.snapshot().find(id)?.account().serial();
+        self.published_plane.lease_if(serial, |_| true)
+    }
+
     /// Replaces the scheduler. As in IPVS the new one starts without the old one's state; leases stay.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ mod counters;
 mod entry;
 mod error;
 mod request;
+#[cfg(all(target_os = "linux", any(feature = "ipvs", feature = "packet")))]
+mod shared_service;
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -40,6 +42,8 @@ pub use self::request::{
     EnginePersistence, EngineRequest, ForwardingMethod, ForwardingMethods, TunnelChecksum,
     TunnelKind,
 };
+#[cfg(all(target_os = "linux", any(feature = "ipvs", feature = "packet")))]
+pub(crate) use self::shared_service::SharedService;
 
 /// An engine of a director. A director has one of each kind, for all its services.
 pub trait Engine: fmt::Debug + Send + Sync {

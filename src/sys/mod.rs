@@ -14,3 +14,5 @@ pub(crate) mod sched;
 pub(crate) mod shared_fd;
 #[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod socket_option;
+#[cfg(all(target_os = "linux", feature = "packet"))]
+pub(crate) mod tap;

@@ -5,12 +5,12 @@ use std::sync::mpsc::{Sender, sync_channel};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::command::{ENGINE, EngineCommand, ServiceShared};
+use super::command::{ENGINE, EngineCommand};
 use super::connection_list::ConnectionList;
 use super::found_entries::FoundEntries;
 use crate::engine::{
     EngineClaim, EngineCounters, EngineDrainReport, EngineEntry, EngineEntryKind, EngineError,
-    EngineRequest, EngineService, NewConnections,
+    EngineRequest, EngineService, NewConnections, SharedService,
 };
 use crate::ipvs::service::{IpvsService, IpvsServiceKey};
 
@@ -32,7 +32,7 @@ impl EngineClaim for IpvsClaim {
             address,
             source,
         };
-        let shared = Arc::new(ServiceShared::default());
+        let shared = Arc::new(SharedService::default());
         let owner = Arc::clone(&shared);
         let (reply, answer) = sync_channel(1);
         let request = Box::new(request);
@@ -56,7 +56,7 @@ struct IpvsEngineService {
     connections: Arc<ConnectionList>,
     request: Box<EngineRequest>,
     key: IpvsServiceKey,
-    shared: Arc<ServiceShared>,
+    shared: Arc<SharedService>,
 }
 
 impl EngineService for IpvsEngineService {

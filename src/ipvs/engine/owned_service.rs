@@ -7,12 +7,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::check_services::{CheckServices, CheckTarget};
-use super::command::ServiceShared;
 use super::counters::CounterSums;
 use super::kernel_service::{apply_all, read_service};
 use crate::BackendId;
 use crate::backend::{SetSubscription, Snapshot};
-use crate::engine::{EngineRequest, ForwardingMethod, NewConnections};
+use crate::engine::{EngineRequest, ForwardingMethod, NewConnections, SharedService};
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::desired::{
     desired_destinations, draining_destinations, forwarding, may_have_connections,
@@ -28,7 +27,7 @@ use crate::ipvs::table::IpvsTable;
 pub(super) struct OwnedService {
     pub(super) request: Box<EngineRequest>,
     pub(super) service: IpvsService,
-    pub(super) owner: Arc<ServiceShared>,
+    pub(super) owner: Arc<SharedService>,
     pub(super) subscription: SetSubscription<SocketAddr>,
     pub(super) sums: CounterSums,
     /// What was logged last, so that what goes on is said once.

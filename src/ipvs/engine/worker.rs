@@ -8,12 +8,12 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::check_services::{CheckServices, CheckTarget, remove_all};
-use super::command::{EngineCommand, ServiceShared};
+use super::command::EngineCommand;
 use super::counters::CounterSums;
 use super::kernel_service::read_service;
 use super::owned_service::{OwnedService, ServiceDrain};
 use super::settings::{IpvsSettings, run_daemon};
-use crate::engine::{EngineDrainReport, EngineRequest, NewConnections};
+use crate::engine::{EngineDrainReport, EngineRequest, NewConnections, SharedService};
 use crate::ipvs::client::IpvsClient;
 use crate::ipvs::daemon::IpvsDaemon;
 use crate::ipvs::error::IpvsError;
@@ -141,7 +141,7 @@ impl EngineWorker {
         }
     }
 
-    fn is_owner(&self, key: &IpvsServiceKey, owner: &Arc<ServiceShared>) -> bool {
+    fn is_owner(&self, key: &IpvsServiceKey, owner: &Arc<SharedService>) -> bool {
         self.services.get(key).is_some_and(|service| Arc::ptr_eq(&service.owner, owner))
     }
 
@@ -149,7 +149,7 @@ impl EngineWorker {
         &mut self,
         request: Box<EngineRequest>,
         service: IpvsService,
-        owner: Arc<ServiceShared>,
+        owner: Arc<SharedService>,
     ) -> Result<(), IpvsError> {
         let key = service.key;
         let existing = read_service(&mut self.client, &key)?;
@@ -193,7 +193,7 @@ impl EngineWorker {
     fn drain(
         &mut self,
         key: IpvsServiceKey,
-        owner: &Arc<ServiceShared>,
+        owner: &Arc<SharedService>,
         within: Duration,
         new_connections: NewConnections,
     ) {

@@ -134,6 +134,14 @@ impl Maglev {
     };
 }
 
+#[cfg(feature = "packet")]
+impl Maglev {
+    /// Returns the owner of each slot of the table, by position; none if no member has a weight.
+    pub(crate) fn slots(&self, members: &Members) -> Vec<u16> {
+        fill_slots(members, self)
+    }
+}
+
 impl Scheduler for Maglev {
     fn name(&self) -> &str {
         "maglev"

@@ -1,0 +1,172 @@
+// The flows: who decides them, and what becomes of their state.
+
+#ifndef LVS_FLOW_H
+#define LVS_FLOW_H
+
+#include "rewrite.h"
+
+enum { UPCALL_WINDOW_SHIFT = 24, MAX_PROBES = 8, UNREAD_EVENTS_WAKE = 256 * 1024 };
+
+// The frame of a packet that the director decides names the device that it came from in place of the source.
+struct upcall_source {
+	u32 ifindex;
+	u16 pad;
+} __attribute__((packed));
+enum { ETHERNET_SOURCE = 6 };
+
+INLINE u32 is_over(u32 state)
+{
+	return (state & FLOW_FINS) == FLOW_FINS || (state & FLOW_RESETS);
+}
+
+// Returns the tuple of the packets that come back.
+INLINE void reverse(const struct flow *flow, u8 protocol, struct tuple *tuple)
+{
+	tuple->source = flow->destination;
+	tuple->destination = flow->source;
+	tuple->source_port = flow->destination_port;
+	tuple->destination_port = flow->source_port;
+	tuple->protocol = protocol;
+	__builtin_memset(tuple->pad, 0, sizeof(tuple->pad));
+}
+
+INLINE void send_event(struct event *event)
+{
+	u64 unread = ring_buffer_query(&events, RING_BUFFER_UNREAD_BYTES);
+	// The director reads them in its own time, unless they become many.
+	u64 flags = unread > UNREAD_EVENTS_WAKE ? RING_BUFFER_FORCE_WAKEUP : RING_BUFFER_NO_WAKEUP;
+	if (ring_buffer_output(&events, event, sizeof(*event), flags))
+		count(COUNT_EVENTS_LOST);
+}
+
+// Adds bits to the state of both directions, and tells the director what has happened.
+static __attribute__((noinline)) int change_state(const struct tuple *tuple, u32 bits)
+{
+	struct flow *flow = map_lookup(&flows, tuple);
+	struct event event = {};
+	if (!flow)
+		return 0;
+	u32 old = __sync_fetch_and_or(&flow->state, bits);
+	struct tuple back;
+	reverse(flow, tuple->protocol, &back);
+	struct flow *other = map_lookup(&flows, &back);
+	if (other)
+		__sync_fetch_and_or(&other->state, bits);
+	event.state = old | bits;
+	if (is_over(event.state) && !is_over(old))
+		event.kind = EVENT_ENDED;
+	else if (bits & ~old & FLOW_ANSWERED)
+		event.kind = EVENT_ANSWERED;
+	else
+		return 0;
+	event.at = coarse_time_ns();
+	event.tuple = old & FLOW_TO_CLIENT ? back : *tuple;
+	event.server = flow->server;
+	event.service = flow->service;
+	send_event(&event);
+	return 0;
+}
+
+// Returns whether a packet that nobody has decided may go to the director.
+INLINE u32 may_ask(const struct control *control, u64 now)
+{
+	u32 first = 0;
+	u64 window = now >> UPCALL_WINDOW_SHIFT;
+	struct upcall_window *used = map_lookup(&upcall_windows, &first);
+	if (!used || !control->tap_ifindex || now >= control->alive_until)
+		return 0;
+	if (used->window != window) {
+		used->window = window;
+		used->count = 0;
+	}
+	used->count += 1;
+	return used->count <= control->upcalls_per_window;
+}
+
+INLINE u32 hash_tuple(const struct tuple *tuple)
+{
+	u32 hash = (u32)tuple->source_port << 16 | tuple->destination_port;
+#pragma unroll
+	for (int n = 0; n < 4; n++) {
+		hash = (hash ^ tuple->source.words[n]) * 0x9e3779b1;
+		hash = (hash ^ hash >> 15 ^ tuple->destination.words[n]) * 0x85ebca77;
+		hash ^= hash >> 13;
+	}
+	hash *= 0x2c1b3c6d;
+	return hash ^ hash >> 16;
+}
+
+// Makes both directions of a flow. Returns 0, or -1 if the way back is that of another flow.
+static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 server, u32 service, u32 ifindex)
+{
+	struct server *chosen = map_lookup(&servers, &server);
+	if (!chosen)
+		return -1;
+	u64 now = coarse_time_ns();
+	struct flow there = {
+		.seen_at = now,
+		.source = tuple->source,
+		.destination = chosen->address,
+		.source_port = tuple->source_port,
+		.destination_port = chosen->port,
+		.ifindex = chosen->ifindex,
+		.server = server,
+		.service = service,
+	};
+	struct tuple back_tuple;
+	reverse(&there, tuple->protocol, &back_tuple);
+	struct flow *old = map_lookup(&flows, &back_tuple);
+	if (old && !(old->state & (FLOW_FINS | FLOW_RESETS)) &&
+	    (old->source_port != tuple->destination_port || !is_same_address(&old->source, &tuple->destination)))
+		return -1;
+	struct flow back = {
+		.seen_at = now,
+		.source = tuple->destination,
+		.destination = tuple->source,
+		.source_port = tuple->destination_port,
+		.destination_port = tuple->source_port,
+		.ifindex = ifindex,
+		.server = server,
+		.service = service,
+		.state = FLOW_TO_CLIENT,
+	};
+	if (map_update(&flows, &back_tuple, &back, UPDATE_ANY) || map_update(&flows, tuple, &there, UPDATE_ANY)) {
+		count(COUNT_MAP_FULL);
+		return -1;
+	}
+	return 0;
+}
+
+// Decides a flow by the table of its service. Returns 0 if there is a server for it.
+static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, u32 id, u32 slots, u32 ifindex)
+{
+	void *table = map_lookup(&tables, &id);
+	if (!table || slots == 0)
+		return -1;
+	u32 hash = hash_tuple(tuple);
+	for (int n = 0; n < MAX_PROBES; n++) {
+		u32 slot = ((u64)hash * slots) >> 32;
+		u32 *index = map_lookup(table, &slot);
+		hash = (hash ^ hash >> 16) * 0x85ebca6b + 0x9e3779b9;
+		if (!index)
+			return -1;
+		u32 chosen = *index;
+		struct server *server = map_lookup(&servers, &chosen);
+		if (!server || !server->is_available || server->service != id)
+			continue;
+		if (add_flow(tuple, chosen, id, ifindex))
+			continue;
+		struct server_counters *counters = map_lookup(&server_counts, &chosen);
+		if (counters)
+			counters->connections += 1;
+		struct event event = {.kind = EVENT_DECIDED, .server = chosen, .service = id, .ifindex = ifindex};
+		event.at = coarse_time_ns();
+		event.tuple = *tuple;
+		count(COUNT_TABLE_DECISIONS);
+		send_event(&event);
+		return 0;
+	}
+	return -1;
+}
+
+#endif

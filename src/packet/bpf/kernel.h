@@ -1,0 +1,63 @@
+// What the program uses of the kernel: types, helpers and constants of its stable interface to BPF programs.
+// There are no headers of the kernel or of a library here, so that the object depends on the compiler alone.
+
+#ifndef LVS_KERNEL_H
+#define LVS_KERNEL_H
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int s32;
+
+#define SECTION(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+#define NETWORK16(x) ((u16)__builtin_bswap16(x))
+
+// The first fields of a packet's context (uapi/linux/bpf.h).
+struct __sk_buff {
+	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority;
+	u32 ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid, data, data_end;
+};
+
+// The verdicts of a classifier; the first lets the next program, or the stack, have the packet.
+enum { VERDICT_NEXT = -1, VERDICT_DROP = 2 };
+
+// Maps are described by the types of the members of a variable.
+#define MAP_NUMBER(name, value) int(*name)[value]
+#define MAP_TYPE(name, type) typeof(type) *name
+enum {
+	MAP_HASH = 1,
+	MAP_ARRAY = 2,
+	MAP_PERCPU_ARRAY = 6,
+	MAP_LRU_HASH = 9,
+	MAP_ARRAY_OF_MAPS = 12,
+	MAP_RING_BUFFER = 27,
+};
+enum { PIN_BY_NAME = 1 };
+
+enum {
+	UPDATE_ANY = 0,
+	UPDATE_IF_ABSENT = 1,
+	CHECKSUM_OF_PSEUDO_HEADER = 0x10,
+	CHECKSUM_MAY_BE_ABSENT = 0x20,
+	// Since Linux 6.16: the address of IPv6 is in no checksum of its header.
+	CHECKSUM_OF_IPV6 = 0x80,
+	RING_BUFFER_NO_WAKEUP = 1,
+	RING_BUFFER_FORCE_WAKEUP = 2,
+	RING_BUFFER_UNREAD_BYTES = 0,
+};
+
+static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
+static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*const store_bytes)(struct __sk_buff *, u32 offset, const void *from, u32 len, u64 flags) = (void *)9;
+static long (*const replace_l4_checksum)(struct __sk_buff *, u32 offset, u64 from, u64 to, u64 flags) = (void *)11;
+static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*const load_bytes)(const struct __sk_buff *, u32 offset, void *to, u32 len) = (void *)26;
+static long (*const pull_data)(struct __sk_buff *, u32 len) = (void *)39;
+static long (*const ring_buffer_output)(void *map, const void *data, u64 len, u64 flags) = (void *)130;
+static u64 (*const ring_buffer_query)(void *map, u64 what) = (void *)134;
+static long (*const redirect_to_neighbour)(u32 ifindex, void *params, int len, u64 flags) = (void *)152;
+static u64 (*const coarse_time_ns)(void) = (void *)160;
+
+#endif

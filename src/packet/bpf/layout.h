@@ -1,0 +1,237 @@
+// The layout of the maps that the program shares with `src/packet/layout.rs`. A change of a struct here is a
+// change of `LAYOUT_VERSION` there, because maps outlive the director. All padding is written out: the verifier
+// refuses bytes that nobody has set.
+
+#ifndef LVS_LAYOUT_H
+#define LVS_LAYOUT_H
+
+#include "kernel.h"
+
+// An address of either family: IPv4 is `::ffff:a.b.c.d`. Everything is in network order.
+struct address {
+	u32 words[4];
+};
+
+// The addresses and ports of a packet.
+struct tuple {
+	struct address source, destination;
+	u16 source_port, destination_port;
+	u8 protocol;
+	u8 pad[3];
+};
+
+// What is known of one direction of a flow, by the tuple of its packets.
+struct flow {
+	// When its last packet passed, in nanoseconds of the monotonic clock.
+	u64 seen_at;
+	// What the tuple becomes.
+	struct address source, destination;
+	u16 source_port, destination_port;
+	// The device that its packets leave by.
+	u32 ifindex;
+	u32 server;
+	u32 service;
+	u32 state;
+	u32 pad;
+};
+
+// Bits of `state`. Both directions of a flow have the same, but for the first.
+enum flow_state {
+	// The direction from the server to the client.
+	FLOW_TO_CLIENT = 1,
+	FLOW_ANSWERED = 2,
+	FLOW_CLIENT_FIN = 4,
+	FLOW_SERVER_FIN = 8,
+	FLOW_CLIENT_RESET = 16,
+	FLOW_SERVER_RESET = 32,
+};
+enum {
+	FLOW_FINS = FLOW_CLIENT_FIN | FLOW_SERVER_FIN,
+	FLOW_RESETS = FLOW_CLIENT_RESET | FLOW_SERVER_RESET,
+};
+
+struct service_key {
+	struct address address;
+	// 0 for what has no ports.
+	u16 port;
+	u8 protocol;
+	u8 pad;
+};
+
+struct service {
+	u32 id;
+	// The slots of its table, which decides when nobody else does.
+	u32 slots;
+	u32 flags;
+	u32 pad;
+};
+
+enum service_flags {
+	// New flows are dropped when they cannot be decided by the director: the limits are exact.
+	SERVICE_SHEDS = 1,
+	// The table decides always.
+	SERVICE_BY_TABLE = 2,
+};
+
+struct server {
+	struct address address;
+	u16 port;
+	u8 is_available;
+	u8 pad;
+	// The device of the route to it.
+	u32 ifindex;
+	u32 service;
+};
+
+struct server_counters {
+	u64 connections, packets_in, bytes_in, packets_out, bytes_out;
+};
+
+// What a director that decides says to the program.
+struct control {
+	// Until when the director is taken to be alive, in nanoseconds of the monotonic clock.
+	u64 alive_until;
+	// The tap device at which the director gets the packets that it decides; 0 for none.
+	u32 tap_ifindex;
+	// New flows that each processor may ask for in a window of 2^24 ns, some 17 ms.
+	u32 upcalls_per_window;
+};
+
+// What a processor has asked for.
+struct upcall_window {
+	u64 window;
+	u64 count;
+};
+
+// What the program counts, each with the number of its counter.
+enum counter {
+	COUNT_UPCALLS,
+	COUNT_TABLE_DECISIONS,
+	COUNT_SHED_LIMIT,
+	COUNT_SHED_NO_SERVER,
+	COUNT_MAP_FULL,
+	COUNT_EVENTS_LOST,
+	COUNT_NOT_CARRIED_FRAGMENT,
+	COUNT_NOT_CARRIED_OPTIONS,
+	COUNT_NOT_CARRIED_MALFORMED,
+	COUNT_NO_FLOW,
+	COUNT_HOP_LIMIT,
+	COUNT_REWRITE_FAILED,
+	COUNT_ICMP_ERRORS,
+	COUNTERS,
+};
+
+enum event_kind {
+	// A table has decided a flow.
+	EVENT_DECIDED = 1,
+	// The server has answered for the first time.
+	EVENT_ANSWERED = 2,
+	// The flow has ended, by the FIN of both or an RST.
+	EVENT_ENDED = 3,
+};
+
+// What has happened to a flow.
+struct event {
+	u64 at;
+	// The direction to the server, as the client's packets have it.
+	struct tuple tuple;
+	u32 kind;
+	u32 server;
+	u32 service;
+	// The bits of `enum flow_state` after it.
+	u32 state;
+	// The device that the client's packets come from; of EVENT_DECIDED alone.
+	u32 ifindex;
+	u32 pad;
+};
+
+enum { MAX_SERVICES = 4096, MAX_SERVERS = 16384 };
+
+// A pinned map outlives the process that loaded the program.
+#define PINNED MAP_NUMBER(pinning, PIN_BY_NAME)
+
+struct {
+	MAP_NUMBER(type, MAP_LRU_HASH);
+	MAP_NUMBER(max_entries, 524288);
+	MAP_TYPE(key, struct tuple);
+	MAP_TYPE(value, struct flow);
+	PINNED;
+} flows SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_HASH);
+	MAP_NUMBER(max_entries, MAX_SERVICES);
+	MAP_TYPE(key, struct service_key);
+	MAP_TYPE(value, struct service);
+	PINNED;
+} services SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_ARRAY);
+	MAP_NUMBER(max_entries, MAX_SERVERS);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct server);
+	PINNED;
+} servers SECTION(".maps");
+
+// The table of each service: servers by slot.
+struct table {
+	MAP_NUMBER(type, MAP_ARRAY);
+	MAP_NUMBER(max_entries, 1);
+	MAP_NUMBER(map_flags, 0x1000); // BPF_F_INNER_MAP: tables may have other sizes
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, u32);
+};
+struct {
+	MAP_NUMBER(type, MAP_ARRAY_OF_MAPS);
+	MAP_NUMBER(max_entries, MAX_SERVICES);
+	MAP_TYPE(key, u32);
+	PINNED;
+	struct table *values[];
+} tables SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_PERCPU_ARRAY);
+	MAP_NUMBER(max_entries, MAX_SERVERS);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct server_counters);
+	PINNED;
+} server_counts SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_PERCPU_ARRAY);
+	MAP_NUMBER(max_entries, COUNTERS);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, u64);
+	PINNED;
+} counts SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_ARRAY);
+	MAP_NUMBER(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct control);
+	PINNED;
+} control SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_PERCPU_ARRAY);
+	MAP_NUMBER(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct upcall_window);
+} upcall_windows SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_RING_BUFFER);
+	MAP_NUMBER(max_entries, 1 << 20);
+	PINNED;
+} events SECTION(".maps");
+
+INLINE void count(u32 counter)
+{
+	u64 *value = map_lookup(&counts, &counter);
+	if (value)
+		*value += 1;
+}
+
+#endif

@@ -1,0 +1,145 @@
+// The program of the packet engine, at the ingress of a device: network address translation of TCP and UDP
+// flows, whose first packet the director decides, or a table when it does not.
+//
+// Built by `src/packet/bpf/build`; the object is in the repository, so that nobody needs a compiler.
+
+#include "icmp.h"
+
+// Counts what is for a virtual address and is not carried.
+static __attribute__((noinline)) int count_not_carried(const struct tuple *tuple, u32 counter)
+{
+	struct service_key key = {.address = tuple->destination};
+	if (map_lookup(&services, &key))
+		count(counter);
+	return VERDICT_NEXT;
+}
+
+INLINE int carry_error(struct __sk_buff *skb, const struct packet *packet)
+{
+	if (packet->hop_limit <= 1)
+		return VERDICT_NEXT;
+	int ifindex = translate_error(skb, packet);
+	if (ifindex == 0)
+		return VERDICT_NEXT;
+	if (ifindex < 0) {
+		count(COUNT_REWRITE_FAILED);
+		return VERDICT_DROP;
+	}
+	count(COUNT_ICMP_ERRORS);
+	return redirect_to_neighbour(ifindex, 0, 0, 0);
+}
+
+// Decides a packet of no flow. Returns the verdict, or 0 if it has a flow now.
+static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct tuple *tuple = &packet->tuple;
+	struct service_key key = {
+		.address = tuple->destination,
+		.port = tuple->destination_port,
+		.protocol = tuple->protocol,
+	};
+	u32 first = 0;
+	struct service *service = map_lookup(&services, &key);
+	if (!service)
+		return VERDICT_NEXT;
+	if (tuple->protocol == PROTOCOL_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN) {
+		// It may be of a socket of this machine; if it is not, the stack answers with a reset.
+		count(COUNT_NO_FLOW);
+		return VERDICT_NEXT;
+	}
+	struct control *said = map_lookup(&control, &first);
+	if (!said)
+		return VERDICT_NEXT;
+	u32 is_from_director = skb->ifindex == said->tap_ifindex;
+	if (!is_from_director && !(service->flags & SERVICE_BY_TABLE) && may_ask(said, coarse_time_ns())) {
+		struct upcall_source source = {.ifindex = skb->ifindex};
+		if (store_bytes(skb, ETHERNET_SOURCE, &source, sizeof(source), 0))
+			return VERDICT_DROP;
+		count(COUNT_UPCALLS);
+		return redirect(said->tap_ifindex, 0);
+	}
+	if (service->flags & SERVICE_SHEDS) {
+		count(COUNT_SHED_LIMIT);
+		return VERDICT_NEXT;
+	}
+	// What the director gives back without a flow is what it refuses.
+	if (is_from_director || decide_by_table(tuple, service->id, service->slots, skb->ifindex)) {
+		count(COUNT_SHED_NO_SERVER);
+		return VERDICT_NEXT;
+	}
+	return 0;
+}
+
+INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct tuple *tuple = &packet->tuple;
+	struct flow *flow = map_lookup(&flows, tuple);
+	// A client may use the port of a connection that has ended for another one.
+	if (flow && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+	    (flow->state & (FLOW_FINS | FLOW_RESETS)) && !(flow->state & FLOW_TO_CLIENT))
+		flow = 0;
+	if (!flow) {
+		int verdict = decide(skb, packet);
+		if (verdict)
+			return verdict;
+		flow = map_lookup(&flows, tuple);
+		if (!flow)
+			return VERDICT_DROP;
+	}
+	if (packet->hop_limit <= 1) {
+		count(COUNT_HOP_LIMIT);
+		return VERDICT_DROP;
+	}
+	u32 to_client = flow->state & FLOW_TO_CLIENT;
+	u32 bits = 0;
+	if (packet->tcp_flags & TCP_FIN)
+		bits |= to_client ? FLOW_SERVER_FIN : FLOW_CLIENT_FIN;
+	if (packet->tcp_flags & TCP_RST)
+		bits |= to_client ? FLOW_SERVER_RESET : FLOW_CLIENT_RESET;
+	else if (to_client)
+		bits |= FLOW_ANSWERED;
+	if ((flow->state & bits) != bits)
+		change_state(tuple, bits);
+	flow->seen_at = coarse_time_ns();
+	u32 server = flow->server;
+	struct server_counters *counters = map_lookup(&server_counts, &server);
+	if (counters) {
+		u64 len = skb->len - ETHERNET_LEN;
+		if (to_client) {
+			counters->packets_out += 1;
+			counters->bytes_out += len;
+		} else {
+			counters->packets_in += 1;
+			counters->bytes_in += len;
+		}
+	}
+	if (rewrite(skb, packet, flow)) {
+		count(COUNT_REWRITE_FAILED);
+		return VERDICT_DROP;
+	}
+	return redirect_to_neighbour(flow->ifindex, 0, 0, 0);
+}
+
+SECTION("classifier")
+int lvs(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	switch (parse(skb, &packet)) {
+	case PACKET_FLOW:
+		return carry(skb, &packet);
+	case PACKET_ICMP:
+		return carry_error(skb, &packet);
+	case PACKET_FRAGMENT:
+		return count_not_carried(&packet.tuple, COUNT_NOT_CARRIED_FRAGMENT);
+	case PACKET_OPTIONS:
+		return count_not_carried(&packet.tuple, COUNT_NOT_CARRIED_OPTIONS);
+	case PACKET_MALFORMED:
+		return count_not_carried(&packet.tuple, COUNT_NOT_CARRIED_MALFORMED);
+	case PACKET_OTHER:
+		break;
+	}
+	return VERDICT_NEXT;
+}
+
+// Some helpers are for programs under the GPL alone; everything else of the crate is MIT or Apache-2.0.
+char _license[] SECTION("license") = "Dual MIT/GPL";

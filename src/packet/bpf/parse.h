@@ -1,0 +1,202 @@
+// What the program reads of a packet.
+
+#ifndef LVS_PARSE_H
+#define LVS_PARSE_H
+
+#include "layout.h"
+
+enum { ETHERNET_LEN = 14, IPV4_LEN = 20, IPV6_LEN = 40, TCP_LEN = 20, UDP_LEN = 8 };
+enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86dd };
+enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_ICMPV6 = 58 };
+// Extension headers of IPv6.
+enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, DESTINATION_OPTIONS = 60 };
+enum { MAX_EXTENSION_HEADERS = 4 };
+
+enum { PACKET_HOST = 0 };
+
+enum tcp_flags { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
+
+struct ethernet {
+	u8 destination[6], source[6];
+	u16 type;
+} __attribute__((packed));
+
+struct ipv4 {
+	u8 version_and_len, type_of_service;
+	u16 len, id, fragment;
+	u8 time_to_live, protocol;
+	u16 checksum;
+	u32 source, destination;
+};
+
+struct ipv6 {
+	u32 version_and_flow;
+	u16 payload_len;
+	u8 next_header, hop_limit;
+	struct address source, destination;
+};
+
+enum packet_kind {
+	// Nothing for this program.
+	PACKET_OTHER,
+	// TCP or UDP.
+	PACKET_FLOW,
+	PACKET_ICMP,
+	PACKET_FRAGMENT,
+	PACKET_OPTIONS,
+	PACKET_MALFORMED,
+};
+
+struct packet {
+	// Without ports for what has none.
+	struct tuple tuple;
+	// The offset of the header after that of IP.
+	u32 transport;
+	u8 is_ipv6;
+	u8 tcp_flags;
+	u8 hop_limit;
+	u8 protocol_of_ipv4;
+	u16 ipv4_checksum;
+	u16 pad;
+};
+
+INLINE void set_ipv4(struct address *address, u32 ipv4)
+{
+	address->words[0] = 0;
+	address->words[1] = 0;
+	address->words[2] = __builtin_bswap32(0xffff);
+	address->words[3] = ipv4;
+}
+
+INLINE int is_same_address(const struct address *a, const struct address *b)
+{
+	return a->words[3] == b->words[3] && a->words[2] == b->words[2] && a->words[1] == b->words[1] &&
+	       a->words[0] == b->words[0];
+}
+
+// Reads the ports, and the flags of TCP.
+INLINE enum packet_kind parse_transport(struct __sk_buff *skb, struct packet *packet, u32 payload_len)
+{
+	u8 header[14];
+	u8 protocol = packet->tuple.protocol;
+	u32 header_len = protocol == PROTOCOL_TCP ? TCP_LEN : UDP_LEN;
+	if (protocol == PROTOCOL_ICMP || protocol == PROTOCOL_ICMPV6) {
+		if ((protocol == PROTOCOL_ICMPV6) != packet->is_ipv6)
+			return PACKET_OTHER;
+		return payload_len < 8 ? PACKET_MALFORMED : PACKET_ICMP;
+	}
+	if (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP)
+		return PACKET_OTHER;
+	if (payload_len < header_len || skb->len < packet->transport + header_len)
+		return PACKET_MALFORMED;
+	if (protocol == PROTOCOL_TCP) {
+		if (load_bytes(skb, packet->transport, header, 14))
+			return PACKET_MALFORMED;
+		u32 len = (header[12] >> 4) * 4;
+		if (len < TCP_LEN || len > payload_len)
+			return PACKET_MALFORMED;
+		packet->tcp_flags = header[13];
+	} else if (load_bytes(skb, packet->transport, header, 4)) {
+		return PACKET_MALFORMED;
+	}
+	__builtin_memcpy(&packet->tuple.source_port, header, 2);
+	__builtin_memcpy(&packet->tuple.destination_port, header + 2, 2);
+	return PACKET_FLOW;
+}
+
+INLINE enum packet_kind parse_ipv4(struct __sk_buff *skb, struct packet *packet, const struct ipv4 *ip)
+{
+	u32 len = NETWORK16(ip->len);
+	set_ipv4(&packet->tuple.source, ip->source);
+	set_ipv4(&packet->tuple.destination, ip->destination);
+	packet->tuple.protocol = packet->protocol_of_ipv4 = ip->protocol;
+	packet->hop_limit = ip->time_to_live;
+	packet->ipv4_checksum = ip->checksum;
+	packet->transport = ETHERNET_LEN + IPV4_LEN;
+	if (ip->version_and_len >> 4 != 4 || ip->version_and_len < 0x45)
+		return PACKET_MALFORMED;
+	if (ip->version_and_len != 0x45)
+		return PACKET_OPTIONS;
+	// A packet that the kernel has joined from many may be too long for the field, which is 0 then.
+	if (len == 0)
+		len = skb->len - ETHERNET_LEN;
+	if (len < IPV4_LEN || len > skb->len - ETHERNET_LEN)
+		return PACKET_MALFORMED;
+	// All but "don't fragment".
+	if (ip->fragment & NETWORK16(0xbfff))
+		return PACKET_FRAGMENT;
+	return parse_transport(skb, packet, len - IPV4_LEN);
+}
+
+INLINE enum packet_kind parse_ipv6(struct __sk_buff *skb, struct packet *packet, const struct ipv6 *ip)
+{
+	u32 end = ETHERNET_LEN + IPV6_LEN + NETWORK16(ip->payload_len);
+	u32 at = ETHERNET_LEN + IPV6_LEN;
+	u8 next = ip->next_header;
+	packet->tuple.source = ip->source;
+	packet->tuple.destination = ip->destination;
+	packet->hop_limit = ip->hop_limit;
+	packet->is_ipv6 = 1;
+	if ((*(const u8 *)ip >> 4) != 6)
+		return PACKET_MALFORMED;
+	if (ip->payload_len == 0)
+		end = skb->len;
+	if (end > skb->len)
+		return PACKET_MALFORMED;
+#pragma unroll
+	for (int n = 0; n < MAX_EXTENSION_HEADERS; n++) {
+		u8 extension[2];
+		if (next == FRAGMENT)
+			return PACKET_FRAGMENT;
+		if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION_OPTIONS)
+			break;
+		if (load_bytes(skb, at, extension, 2))
+			return PACKET_MALFORMED;
+		// A routing header changes the destination that checksums have.
+		if (next == ROUTING)
+			return PACKET_OPTIONS;
+		next = extension[0];
+		at += (extension[1] + 1) * 8;
+		if (at > end)
+			return PACKET_MALFORMED;
+	}
+	if (next == FRAGMENT)
+		return PACKET_FRAGMENT;
+	if (next == HOP_BY_HOP || next == ROUTING || next == DESTINATION_OPTIONS)
+		return PACKET_OPTIONS;
+	packet->tuple.protocol = next;
+	packet->transport = at;
+	return parse_transport(skb, packet, end - at);
+}
+
+INLINE enum packet_kind parse(struct __sk_buff *skb, struct packet *packet)
+{
+	u16 type = skb->protocol;
+	// Frames for other machines, of which a port of a bridge gets some.
+	if (skb->pkt_type != PACKET_HOST)
+		return PACKET_OTHER;
+	u32 len = ETHERNET_LEN + (type == NETWORK16(ETHERTYPE_IPV6) ? IPV6_LEN : IPV4_LEN);
+	void *data = (void *)(u64)skb->data, *end = (void *)(u64)skb->data_end;
+	if (type != NETWORK16(ETHERTYPE_IPV4) && type != NETWORK16(ETHERTYPE_IPV6))
+		return PACKET_OTHER;
+	// The headers may lie in pages apart.
+	if (data + len > end) {
+		if (skb->len < len || pull_data(skb, len))
+			return PACKET_OTHER;
+		data = (void *)(u64)skb->data;
+		end = (void *)(u64)skb->data_end;
+	}
+	if (data + ETHERNET_LEN + IPV4_LEN > end)
+		return PACKET_OTHER;
+	struct ethernet *ethernet = data;
+	// A tag of a VLAN that the device has not taken off, or no Ethernet.
+	if (ethernet->type != type)
+		return PACKET_OTHER;
+	if (type == NETWORK16(ETHERTYPE_IPV4))
+		return parse_ipv4(skb, packet, data + ETHERNET_LEN);
+	if (data + ETHERNET_LEN + IPV6_LEN > end)
+		return PACKET_OTHER;
+	return parse_ipv6(skb, packet, data + ETHERNET_LEN);
+}
+
+#endif

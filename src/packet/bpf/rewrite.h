@@ -1,0 +1,118 @@
+// What the program changes of a packet.
+
+#ifndef LVS_REWRITE_H
+#define LVS_REWRITE_H
+
+#include "parse.h"
+
+// Offsets in a header.
+enum { IPV4_TIME_TO_LIVE = 8, IPV6_HOP_LIMIT = 7, TCP_CHECKSUM = 16, UDP_CHECKSUM = 6 };
+
+// What a header of IPv4 has from its time to live on.
+struct ipv4_end {
+	u8 time_to_live, protocol;
+	u16 checksum;
+	u32 source, destination;
+};
+
+// What a header of IPv6 has from its hop limit on.
+struct ipv6_end {
+	u8 hop_limit;
+	struct address source, destination;
+} __attribute__((packed));
+
+// Adds to a sum of ones' complement what a change of a word changes.
+INLINE u64 add_change(u64 sum, u32 from, u32 to)
+{
+	return sum + (u32)~from + to;
+}
+
+INLINE u64 add_address_change(u64 sum, const struct address *from, const struct address *to)
+{
+#pragma unroll
+	for (int n = 0; n < 4; n++)
+		sum = add_change(sum, from->words[n], to->words[n]);
+	return sum;
+}
+
+INLINE u32 fold32(u64 sum)
+{
+	sum = (u32)sum + (sum >> 32);
+	return (u32)sum + (sum >> 32);
+}
+
+// Returns a checksum after a change.
+INLINE u16 changed_checksum(u16 checksum, u64 change)
+{
+	u64 sum = (u16)~checksum + (u64)fold32(change);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (u16)~sum;
+}
+
+INLINE u32 ports(u16 source, u16 destination)
+{
+	// In the order of the header.
+	u16 both[2] = {source, destination};
+	u32 word;
+	__builtin_memcpy(&word, both, 4);
+	return word;
+}
+
+// Writes the addresses of the header of IP, with a hop limit that is one less.
+INLINE long write_addresses(struct __sk_buff *skb, const struct packet *packet, const struct address *source,
+			    const struct address *destination)
+{
+	const struct tuple *old = &packet->tuple;
+	if (packet->is_ipv6) {
+		struct ipv6_end end = {packet->hop_limit - 1, *source, *destination};
+		return store_bytes(skb, ETHERNET_LEN + IPV6_HOP_LIMIT, &end, sizeof(end), 0);
+	}
+	struct ipv4_end end = {
+		.time_to_live = packet->hop_limit - 1,
+		.protocol = packet->protocol_of_ipv4,
+		.source = source->words[3],
+		.destination = destination->words[3],
+	};
+	u64 change = add_change(0, old->source.words[3], end.source);
+	change = add_change(change, old->destination.words[3], end.destination);
+	// The time to live is the first octet of its word.
+	change = add_change(change, NETWORK16(packet->hop_limit << 8), NETWORK16(end.time_to_live << 8));
+	end.checksum = changed_checksum(packet->ipv4_checksum, change);
+	return store_bytes(skb, ETHERNET_LEN + IPV4_TIME_TO_LIVE, &end, sizeof(end), 0);
+}
+
+// Replaces a checksum by the change of the addresses of which its pseudo header consists.
+INLINE long replace_pseudo_header(struct __sk_buff *skb, const struct packet *packet, u32 offset, u64 change,
+				  u64 flags)
+{
+	flags |= CHECKSUM_OF_PSEUDO_HEADER;
+	if (packet->is_ipv6 && !replace_l4_checksum(skb, offset, 0, fold32(change), flags | CHECKSUM_OF_IPV6))
+		return 0;
+	return replace_l4_checksum(skb, offset, 0, fold32(change), flags);
+}
+
+// Gives a packet of a flow its new addresses and ports.
+INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+{
+	const struct tuple *old = &packet->tuple;
+	u32 is_tcp = old->protocol == PROTOCOL_TCP;
+	u32 offset = packet->transport + (is_tcp ? TCP_CHECKSUM : UDP_CHECKSUM);
+	u64 flags = is_tcp ? 0 : CHECKSUM_MAY_BE_ABSENT;
+	u32 old_ports = ports(old->source_port, old->destination_port);
+	u32 new_ports = ports(flow->source_port, flow->destination_port);
+	u64 change = add_address_change(0, &old->source, &flow->source);
+	change = add_address_change(change, &old->destination, &flow->destination);
+	if (replace_pseudo_header(skb, packet, offset, change, flags))
+		return -1;
+	if (old_ports != new_ports) {
+		if (replace_l4_checksum(skb, offset, old_ports, new_ports, flags | 4))
+			return -1;
+		if (store_bytes(skb, packet->transport, &new_ports, 4, 0))
+			return -1;
+	}
+	return write_addresses(skb, packet, &flow->source, &flow->destination);
+}
+
+#endif

@@ -1,0 +1,263 @@
+//! The flows, each with its lease, until they end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::server_slots::ServerSlots;
+use crate::Lease;
+use crate::backend::Outcome;
+use crate::packet::error::PacketError;
+use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawFlow, RawTuple, flow_state};
+use crate::packet::maps::PacketMaps;
+use crate::packet::settings::PacketSettings;
+
+/// What is known of a flow, by the tuple of the client's packets.
+#[derive(Debug)]
+pub(super) struct FlowRecord {
+    /// `None` when the flow has ended, for the sorry server, and for a server that the set does not have.
+    pub(super) lease: Option<Lease<SocketAddr>>,
+    pub(super) server: u32,
+    pub(super) service: u32,
+    /// Nanoseconds of the monotonic clock.
+    pub(super) begun_at: u64,
+    is_answered: bool,
+    /// The second in which it is looked at next.
+    due: u64,
+}
+
+/// The flows, and when each is looked at next.
+#[derive(Debug, Default)]
+pub(super) struct FlowTable {
+    records: HashMap<RawTuple, FlowRecord>,
+    /// By the second in which they are due.
+    due: BTreeMap<u64, Vec<RawTuple>>,
+    /// The flows of each service.
+    by_service: HashMap<u32, u64>,
+}
+
+const NANOS: u64 = 1_000_000_000;
+/// The most flows that are looked at before other work goes on.
+const MAX_CHECKS: usize = 4096;
+
+impl FlowTable {
+    pub(super) fn get(&self, tuple: &RawTuple) -> Option<&FlowRecord> {
+        self.records.get(tuple)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RawTuple, &FlowRecord)> {
+        self.records.iter()
+    }
+
+    /// Returns the flows of a service.
+    pub(super) fn count_of(&self, service: u32) -> u64 {
+        self.by_service.get(&service).copied().unwrap_or_default()
+    }
+
+    /// Adds a flow, in place of one that has the same tuple.
+    pub(super) fn insert(
+        &mut self,
+        tuple: RawTuple,
+        record: FlowRecord,
+        servers: &mut ServerSlots,
+        settings: &PacketSettings,
+    ) {
+        self.remove(&tuple, servers, Outcome::Ok);
+        servers.count_flow(record.server);
+        *self.by_service.entry(record.service).or_default() += 1;
+        let timeout = match tuple.protocol {
+            PROTOCOL_TCP => settings.closing_timeout,
+            _ => settings.udp_timeout,
+        };
+        let begun_at = record.begun_at;
+        self.records.insert(tuple, record);
+        self.schedule(tuple, begun_at, timeout);
+    }
+
+    fn schedule(&mut self, tuple: RawTuple, since: u64, timeout: Duration) {
+        let due = since / NANOS + timeout.as_secs().max(1);
+        if let Some(record) = self.records.get_mut(&tuple) {
+            record.due = due;
+            self.due.entry(due).or_default().push(tuple);
+        }
+    }
+
+    /// Forgets a flow. An outcome that is not known better is the one given.
+    fn remove(&mut self, tuple: &RawTuple, servers: &mut ServerSlots, outcome: Outcome) {
+        let Some(record) = self.records.remove(tuple) else { return };
+        servers.uncount_flow(record.server);
+        if let Some(count) = self.by_service.get_mut(&record.service) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_service.remove(&record.service);
+            }
+        }
+        if let Some(lease) = record.lease {
+            lease.complete(outcome);
+        }
+    }
+
+    /// Learns from the first answer of a server.
+    pub(super) fn answered(&mut self, event: &RawEvent, now: Instant) {
+        let Some(record) = self.records.get_mut(&event.tuple) else { return };
+        record.is_answered = true;
+        if let Some(lease) = &record.lease {
+            lease.report_connected();
+            let latency = Duration::from_nanos(event.at.saturating_sub(record.begun_at));
+            lease.observe_latency(latency, now);
+        }
+    }
+
+    /// Ends the lease of a flow that has ended. The record stays as long as late packets may come.
+    pub(super) fn ended(&mut self, event: &RawEvent) {
+        let Some(record) = self.records.get_mut(&event.tuple) else { return };
+        record.is_answered |= event.state & flow_state::ANSWERED != 0;
+        let outcome = match (record.is_answered, event.state) {
+            (false, state) if state & flow_state::SERVER_RESET != 0 => Outcome::ConnectError,
+            (false, _) => Outcome::Cancelled,
+            (true, state) if state & flow_state::SERVER_RESET != 0 => Outcome::AppError,
+            (true, _) => Outcome::Ok,
+        };
+        if let Some(lease) = record.lease.take() {
+            lease.complete(outcome);
+        }
+    }
+
+    /// Replaces the leases of a service's flows.
+    pub(super) fn replace_leases(
+        &mut self,
+        service: u32,
+        lease: impl Fn(u32) -> Option<Lease<SocketAddr>>,
+        maps: &PacketMaps,
+    ) {
+        let records = self.records.iter_mut().filter(|(_, record)| record.service == service);
+        for (tuple, record) in records {
+            let is_open = matches!(maps.flow(tuple), Ok(Some(flow)) if !flow.is_over());
+            record.lease = if is_open { lease(record.server) } else { None };
+        }
+    }
+
+    /// Ends the flows for which a condition holds, in the kernel too, and returns their number.
+    pub(super) fn cut(
+        &mut self,
+        is_cut: impl Fn(&FlowRecord) -> bool,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+    ) -> Result<u64, PacketError> {
+        let chosen = self.records.iter().filter(|(_, record)| is_cut(record));
+        let chosen = chosen.map(|(tuple, _)| *tuple).collect::<Vec<_>>();
+        for tuple in &chosen {
+            remove_from_kernel(tuple, maps)?;
+            self.remove(tuple, servers, Outcome::Cancelled);
+        }
+        Ok(chosen.len() as u64)
+    }
+
+    /// Looks at the flows that are due: those of which nothing was seen for too long are forgotten, here and in
+    /// the kernel. Returns whether more are due.
+    pub(super) fn check_due(
+        &mut self,
+        now: u64,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+        settings: &PacketSettings,
+    ) -> Result<bool, PacketError> {
+        let mut checks = 0;
+        while let Some(mut bucket) = self.due.first_entry() {
+            let second = *bucket.key();
+            if second > now / NANOS {
+                return Ok(false);
+            }
+            let Some(tuple) = bucket.get_mut().pop() else {
+                bucket.remove();
+                continue;
+            };
+            checks += 1;
+            if checks > MAX_CHECKS {
+                bucket.get_mut().push(tuple);
+                return Ok(true);
+            }
+            // A newer flow with this tuple has a time of its own.
+            if self.records.get(&tuple).is_some_and(|record| record.due == second) {
+                self.check(tuple, now, maps, servers, settings)?;
+            }
+        }
+        Ok(false)
+    }
+
+    fn check(
+        &mut self,
+        tuple: RawTuple,
+        now: u64,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+        settings: &PacketSettings,
+    ) -> Result<(), PacketError> {
+        let Some(record) = self.records.get(&tuple) else { return Ok(()) };
+        let Some(there) = maps.flow(&tuple)? else {
+            // The table was full.
+            let outcome = if record.is_answered { Outcome::Ok } else { Outcome::Cancelled };
+            self.remove(&tuple, servers, outcome);
+            return Ok(());
+        };
+        let back = maps.flow(&there.rewritten(tuple.protocol).reversed())?;
+        let seen_at = back.map_or(there.seen_at, |back| back.seen_at.max(there.seen_at));
+        let timeout = timeout(&tuple, &there, settings);
+        let quiet = Duration::from_nanos(now.saturating_sub(seen_at));
+        if quiet < timeout {
+            self.schedule(tuple, seen_at, timeout);
+            return Ok(());
+        }
+        remove_from_kernel(&tuple, maps)?;
+        let is_answered = there.state & flow_state::ANSWERED != 0;
+        let outcome = match (is_answered, tuple.protocol) {
+            (true, _) => Outcome::Ok,
+            (false, PROTOCOL_TCP) => Outcome::Timeout,
+            // Many protocols of UDP have no answers.
+            (false, _) => Outcome::Cancelled,
+        };
+        self.remove(&tuple, servers, outcome);
+        Ok(())
+    }
+}
+
+impl FlowRecord {
+    pub(super) const fn new(
+        lease: Option<Lease<SocketAddr>>,
+        server: u32,
+        service: u32,
+        begun_at: u64,
+    ) -> Self {
+        Self { lease, server, service, begun_at, is_answered: false, due: 0 }
+    }
+
+    /// Returns the record of a flow that the kernel has.
+    pub(super) const fn found(flow: &RawFlow) -> Self {
+        let is_answered = flow.state & flow_state::ANSWERED != 0;
+        let (server, service) = (flow.server, flow.service);
+        Self { lease: None, server, service, begun_at: flow.seen_at, is_answered, due: 0 }
+    }
+}
+
+/// Returns the time without a packet after which a flow is forgotten.
+pub(super) fn timeout(tuple: &RawTuple, flow: &RawFlow, settings: &PacketSettings) -> Duration {
+    let is_established = flow.state & flow_state::ANSWERED != 0 && !flow.is_over();
+    match tuple.protocol {
+        PROTOCOL_TCP if is_established => settings.tcp_timeout,
+        PROTOCOL_TCP => settings.closing_timeout,
+        _ => settings.udp_timeout,
+    }
+}
+
+/// Removes both directions of a flow.
+fn remove_from_kernel(tuple: &RawTuple, maps: &mut PacketMaps) -> Result<(), PacketError> {
+    if let Some(flow) = maps.flow(tuple)? {
+        let back = flow.rewritten(tuple.protocol).reversed();
+        // The way back may be that of a newer flow by now.
+        if maps.flow(&back)?.is_some_and(|back| back.rewritten(tuple.protocol).reversed() == *tuple)
+        {
+            maps.remove_flow(&back)?;
+        }
+    }
+    maps.remove_flow(tuple)
+}

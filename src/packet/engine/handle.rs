@@ -1,0 +1,105 @@
+//! What the owner of a service holds: the claim, and the service that runs.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::command::{CommandSender, ENGINE, EngineCommand};
+use crate::engine::{
+    EngineAddress, EngineClaim, EngineCounters, EngineDrainReport, EngineEntry, EngineEntryKind,
+    EngineError, EngineRequest, EngineService, NewConnections, SharedService,
+};
+use crate::packet::layout::RawServiceKey;
+
+/// A request that the engine can serve.
+#[derive(Debug)]
+pub(super) struct PacketClaim {
+    pub(super) commands: CommandSender,
+    pub(super) request: EngineRequest,
+    pub(super) key: RawServiceKey,
+}
+
+impl EngineClaim for PacketClaim {
+    fn begin(self: Box<Self>) -> Result<Box<dyn EngineService>, EngineError> {
+        let Self { commands, request, key } = *self;
+        let address = request.address;
+        let kernel_error = |source| EngineError::Kernel { engine: ENGINE, address, source };
+        let shared = Arc::new(SharedService::default());
+        let owner = Arc::clone(&shared);
+        let (reply, answer) = sync_channel(1);
+        let command = EngineCommand::Begin { key, request: Box::new(request), owner, reply };
+        if !commands.send(command) {
+            return Err(kernel_error(THREAD_ENDED.into()));
+        }
+        match answer.recv() {
+            Ok(Ok(())) => Ok(Box::new(PacketService { commands, address, key, shared })),
+            Ok(Err(error)) => Err(kernel_error(error.into())),
+            Err(_) => Err(kernel_error(THREAD_ENDED.into())),
+        }
+    }
+}
+
+const THREAD_ENDED: &str = "the thread of the engine has ended";
+
+/// A service that the engine serves for its owner.
+#[derive(Debug)]
+struct PacketService {
+    commands: CommandSender,
+    address: EngineAddress,
+    key: RawServiceKey,
+    shared: Arc<SharedService>,
+}
+
+impl EngineService for PacketService {
+    fn drain(&self, within: Duration, new_connections: NewConnections) {
+        let (key, owner) = (self.key, Arc::clone(&self.shared));
+        self.end(EngineCommand::Drain { key, owner, within, new: new_connections });
+    }
+
+    fn hand_over(&self) {
+        self.end(EngineCommand::HandOver(self.key, Arc::clone(&self.shared)));
+    }
+
+    fn poll_finished(&self, context: &mut Context<'_>) -> Poll<EngineDrainReport> {
+        self.shared.poll_finished(context)
+    }
+
+    fn counters(&self) -> EngineCounters {
+        self.shared.counters()
+    }
+
+    fn entries(
+        &self,
+        kind: EngineEntryKind,
+        limit: usize,
+    ) -> Result<Vec<EngineEntry>, EngineError> {
+        // Persistence is in this process, not in the kernel.
+        if self.shared.is_finished() || limit == 0 || kind != EngineEntryKind::Connection {
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = sync_channel(1);
+        self.commands.send(EngineCommand::Entries { key: self.key, limit, reply });
+        answer.recv().map_err(|_| EngineError::Entries {
+            engine: ENGINE,
+            address: self.address,
+            source: THREAD_ENDED.into(),
+        })
+    }
+}
+
+impl PacketService {
+    fn end(&self, command: EngineCommand) {
+        if !self.commands.send(command) {
+            self.shared.finish(EngineDrainReport::default());
+        }
+    }
+}
+
+impl Drop for PacketService {
+    fn drop(&mut self) {
+        if !self.shared.is_finished() {
+            self.drain(Duration::ZERO, NewConnections::Refused);
+        }
+    }
+}

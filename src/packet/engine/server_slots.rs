@@ -1,0 +1,155 @@
+//! The servers of all services, by the numbers that the program has for them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::BackendId;
+use crate::packet::error::PacketError;
+use crate::packet::layout::{MAX_SERVERS, RawServer, RawServerCounters};
+use crate::packet::maps::PacketMaps;
+
+/// A server of a service, and what the thread knows of it.
+#[derive(Debug)]
+pub(super) struct ServerSlot {
+    /// What the program has.
+    pub(super) raw: RawServer,
+    /// `None` for a sorry server, and for one that an earlier process left.
+    pub(super) backend: Option<BackendId>,
+    /// Whether the service has it; if it has not, the number is free when its flows have ended.
+    pub(super) is_member: bool,
+    /// Flows whose record says this number.
+    pub(super) flows: u32,
+    /// Flows that were decided by the scheduler.
+    pub(super) decided: u64,
+}
+
+/// The servers by number.
+#[derive(Debug, Default)]
+pub(super) struct ServerSlots {
+    slots: Vec<Option<ServerSlot>>,
+    free: Vec<u32>,
+}
+
+impl ServerSlots {
+    /// Reads what an earlier process left.
+    pub(super) fn read(maps: &PacketMaps) -> Result<Self, PacketError> {
+        let mut this = Self::default();
+        for index in 0..MAX_SERVERS {
+            let raw = maps.server(index)?;
+            let is_used = raw != RawServer::default();
+            this.slots.push(is_used.then_some(ServerSlot {
+                raw,
+                backend: None,
+                is_member: false,
+                flows: 0,
+                decided: 0,
+            }));
+        }
+        this.free = (0..MAX_SERVERS).rev().filter(|index| this.get(*index).is_none()).collect();
+        Ok(this)
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&ServerSlot> {
+        self.slots.get(index as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut ServerSlot> {
+        self.slots.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Returns the number of a server of a service, a new one if it has none.
+    pub(super) fn assign(
+        &mut self,
+        maps: &mut PacketMaps,
+        service: u32,
+        address: SocketAddr,
+        backend: Option<&BackendId>,
+    ) -> Result<u32, PacketError> {
+        let is_same = |slot: &ServerSlot| {
+            slot.raw.service == service
+                && slot.raw.address() == address
+                && (!slot.is_member || slot.backend.as_ref() == backend)
+        };
+        let known = self.slots.iter().position(|slot| slot.as_ref().is_some_and(is_same));
+        if let Some(index) = known
+            && let Some(slot) = &mut self.slots[index]
+        {
+            (slot.backend, slot.is_member) = (backend.cloned(), true);
+            return Ok(index as u32);
+        }
+        let index = self.free.pop().ok_or_else(|| PacketError::Map {
+            map: "servers",
+            reason: format!("there are more than {MAX_SERVERS} servers"),
+        })?;
+        maps.clear_server_counters(index)?;
+        let raw = RawServer {
+            address: address.ip().into(),
+            port: address.port().into(),
+            service,
+            ..RawServer::default()
+        };
+        maps.set_server(index, &raw)?;
+        self.slots[index as usize] = Some(ServerSlot {
+            raw,
+            backend: backend.cloned(),
+            is_member: true,
+            flows: 0,
+            decided: 0,
+        });
+        Ok(index)
+    }
+
+    /// Changes what the program knows of a server.
+    pub(super) fn update(
+        &mut self,
+        maps: &mut PacketMaps,
+        index: u32,
+        change: impl FnOnce(&mut RawServer),
+    ) -> Result<(), PacketError> {
+        let Some(slot) = self.get_mut(index) else { return Ok(()) };
+        let mut raw = slot.raw;
+        change(&mut raw);
+        if raw != slot.raw {
+            maps.set_server(index, &raw)?;
+            slot.raw = raw;
+        }
+        Ok(())
+    }
+
+    /// Frees the numbers of servers that their services do not have, when they have no flows. Returns what
+    /// the program has counted of each of them, by service.
+    pub(super) fn reclaim(
+        &mut self,
+        maps: &mut PacketMaps,
+    ) -> Result<Vec<(u32, u64, RawServerCounters)>, PacketError> {
+        let mut counted = Vec::new();
+        for (index, entry) in (0..).zip(&mut self.slots) {
+            let Some(slot) = entry else { continue };
+            if slot.is_member || slot.flows > 0 {
+                continue;
+            }
+            counted.push((slot.raw.service, slot.decided, maps.server_counters(index)?));
+            maps.set_server(index, &RawServer::default())?;
+            *entry = None;
+            self.free.push(index);
+        }
+        Ok(counted)
+    }
+
+    /// Returns the addresses of all servers, each with its number.
+    pub(super) fn addresses(&self) -> Vec<(u32, IpAddr)> {
+        let slots = (0..).zip(&self.slots);
+        slots.filter_map(|(index, slot)| Some((index, slot.as_ref()?.raw.address().ip()))).collect()
+    }
+
+    pub(super) fn count_flow(&mut self, index: u32) {
+        if let Some(slot) = self.get_mut(index) {
+            slot.flows += 1;
+        }
+    }
+
+    pub(super) fn uncount_flow(&mut self, index: u32) {
+        if let Some(slot) = self.get_mut(index) {
+            slot.flows = slot.flows.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The start of the engine, and its claims.
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::command::{CommandSender, ENGINE, EngineCommand};
+use super::handle::PacketClaim;
+use super::tap::Tap;
+use super::worker::{EngineWorker, PublishedState};
+use crate::engine::{
+    Engine, EngineAddress, EngineClaim, EngineError, EngineProtocol, EngineRequest,
+    ForwardingMethod,
+};
+use crate::packet::error::PacketError;
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawServiceKey};
+use crate::packet::netlink::RouteSocket;
+use crate::packet::program::PacketProgram;
+use crate::packet::settings::PacketSettings;
+use crate::packet::statistics::PacketStatistics;
+use crate::sync::{Mutex, lock};
+
+/// The packet engine as an [engine](crate::engine), in the network namespace of the thread that starts it.
+///
+/// See [the module](super::super) for what it does and what outlives what. A thread of its own decides the
+/// first packets of flows. Dropped, the engine leaves what was
+/// [handed over](crate::engine::EngineService::hand_over) to a successor, and removes its program if nothing
+/// was.
+///
+/// # Costs
+/// A new flow takes some ten microseconds of the thread, and nothing for each packet after it. 350 octets of
+/// the kernel's memory for each flow of [`PacketSettings::flows`], whether it is there or not.
+#[derive(Debug)]
+pub struct PacketEngine {
+    commands: CommandSender,
+    published: Arc<Mutex<PublishedState>>,
+}
+
+impl PacketEngine {
+    /// Loads the program, takes over what an earlier process left, and starts the thread.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] with a [`PacketError`] that names what the machine lacks.
+    pub fn start(settings: PacketSettings) -> Result<Self, EngineError> {
+        Self::try_start(settings)
+            .map_err(|error| EngineError::Unavailable { engine: ENGINE, source: Box::new(error) })
+    }
+
+    fn try_start(settings: PacketSettings) -> Result<Self, PacketError> {
+        let mut netlink = RouteSocket::open().map_err(|source| PacketError::Netlink { source })?;
+        let loaded = PacketProgram::load(&settings.pin_folder, settings.flows)?;
+        let tap = Tap::open(&mut netlink)?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|source| PacketError::Tap { source: source.into() })?;
+        let (sender, received) = mpsc::channel();
+        let commands = CommandSender::new(sender, event);
+        let channel = (commands.clone(), received);
+        let worker = EngineWorker::new(loaded, tap, netlink, settings, channel)?;
+        let published = worker.published();
+        let thread = thread::Builder::new().name("lvs-packet".to_owned());
+        let spawned = thread.spawn(move || worker.run());
+        spawned.map_err(|source| PacketError::Tap { source })?;
+        Ok(Self { commands, published })
+    }
+
+    /// Returns what the program has counted, as of a second ago at most.
+    #[must_use]
+    pub fn statistics(&self) -> PacketStatistics {
+        lock(&self.published).statistics
+    }
+
+    /// Returns the names of the devices at which packets are carried.
+    #[must_use]
+    pub fn devices(&self) -> Vec<String> {
+        lock(&self.published).devices.clone()
+    }
+}
+
+impl Engine for PacketEngine {
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn claim(&self, request: EngineRequest) -> Result<Box<dyn EngineClaim>, EngineError> {
+        let key = service_key(&request).map_err(|reason| EngineError::Refused {
+            engine: ENGINE,
+            address: request.address,
+            reason,
+        })?;
+        Ok(Box::new(PacketClaim { commands: self.commands.clone(), request, key }))
+    }
+}
+
+impl Drop for PacketEngine {
+    fn drop(&mut self) {
+        // The thread may have panicked.
+        self.commands.send(EngineCommand::Stop);
+    }
+}
+
+/// Returns the key of the service that a request asks for, or what the engine cannot do.
+fn service_key(request: &EngineRequest) -> Result<RawServiceKey, String> {
+    let EngineAddress::Socket { protocol, address } = request.address else {
+        return Err("it has no services by firewall mark".to_owned());
+    };
+    if address.ip().is_unspecified() {
+        return Err("the service needs an address of its own, and not a wildcard".to_owned());
+    }
+    if address.port() == 0 {
+        return Err("it has no services of every port".to_owned());
+    }
+    if request.one_packet {
+        return Err("it does not schedule each datagram by itself".to_owned());
+    }
+    let snapshot = request.balancer.snapshot();
+    let servers = snapshot.backends().iter().map(|it| (it.id(), *it.target()));
+    for (id, server) in servers {
+        if server.is_ipv6() != address.is_ipv6() {
+            return Err(format!("server {server} has another family than the service"));
+        }
+        let method = request.methods.get(id);
+        if method != ForwardingMethod::Nat {
+            return Err(format!("server {server} has the method {method}, and it has nat alone"));
+        }
+    }
+    let protocol = match protocol {
+        EngineProtocol::Tcp => PROTOCOL_TCP,
+        EngineProtocol::Udp => PROTOCOL_UDP,
+    };
+    Ok(RawServiceKey::new(address, protocol))
+}

@@ -1,0 +1,117 @@
+//! The packets that the scheduler decides: read from the tap device, and written back when the flow is there.
+
+use std::time::Instant;
+
+use super::flow_table::FlowRecord;
+use super::tap::HEADER_LEN;
+use super::virtual_service::ChosenServer;
+use super::worker::EngineWorker;
+use crate::packet::error::PacketError;
+use crate::packet::frame::UpcallFrame;
+use crate::packet::layout::{RawFlow, RawServiceKey, RawTuple, flow_state};
+use crate::scheduler::Flow;
+
+/// The packets that are decided before other work goes on.
+const MAX_BATCH: usize = 256;
+/// The servers that are tried for a flow whose way back would be that of another flow.
+const MAX_TRIES: usize = 4;
+
+impl EngineWorker {
+    /// Decides the packets that wait. Returns whether more may wait.
+    pub(super) fn decide_waiting(
+        &mut self,
+        buffer: &mut [u8],
+        now: Instant,
+    ) -> Result<bool, PacketError> {
+        for _ in 0..MAX_BATCH {
+            let received =
+                self.tap.receive(buffer).map_err(|source| PacketError::Tap { source })?;
+            let Some(frame) = received else { return Ok(false) };
+            let Some(packet) = frame.get_mut(HEADER_LEN..) else { continue };
+            if let Some(upcall) = UpcallFrame::parse(packet) {
+                self.decide(upcall, now)?;
+                UpcallFrame::address_to(packet, &self.tap.device.mac);
+                // The device is this thread's own: it takes every frame while it is up.
+                if let Err(error) = self.tap.send(frame) {
+                    self.say(&format!("a packet that was decided is lost: {error}"));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes the flow of a packet, or leaves it without one: the program refuses the packet then.
+    fn decide(&mut self, upcall: UpcallFrame, now: Instant) -> Result<(), PacketError> {
+        let tuple = upcall.tuple;
+        if let Some(present) = self.maps.flow(&tuple)? {
+            let has_begun_to_end = flow_state::FINS | flow_state::RESETS;
+            // Decided by a packet before this one.
+            if self.flows.get(&tuple).is_some() && present.state & has_begun_to_end == 0 {
+                return Ok(());
+            }
+        }
+        let key = RawServiceKey::new(tuple.destination(), tuple.protocol);
+        let Some(service) = self.services.get(&key) else { return Ok(()) };
+        let mut flow = Flow::from(tuple.source()).destination(tuple.destination()).time(now);
+        for _ in 0..MAX_TRIES {
+            let chosen = match service.choose(&flow, now) {
+                Ok(chosen) => chosen,
+                Err(error) => {
+                    self.refusals.count(error);
+                    return Ok(());
+                }
+            };
+            let (server, lease) = match chosen {
+                ChosenServer::Backend(server, lease) => (server, Some(lease)),
+                ChosenServer::Sorry(server) => (server, None),
+            };
+            let Some(slot) = self.servers.get_mut(server) else { return Ok(()) };
+            let (there, back) = directions(&tuple, slot.raw.address(), upcall.ifindex);
+            let there = RawFlow { server, service: service.id, ifindex: slot.raw.ifindex, ..there };
+            let back = RawFlow { server, service: service.id, ..back };
+            let back_tuple = there.rewritten(tuple.protocol).reversed();
+            let is_free = match self.maps.flow(&back_tuple)? {
+                None => true,
+                Some(old) => old.is_over() || old.rewritten(tuple.protocol).reversed() == tuple,
+            };
+            // Without a route the server cannot be reached either.
+            if !is_free || slot.raw.ifindex == 0 {
+                match lease {
+                    Some(lease) => flow.exclude(lease.backend()),
+                    None => return Ok(()),
+                }
+                continue;
+            }
+            let begun_at = self.clock.now();
+            let seen = |flow| RawFlow { seen_at: begun_at, ..flow };
+            self.maps.insert_flow(&back_tuple, &seen(back))?;
+            self.maps.insert_flow(&tuple, &seen(there))?;
+            slot.decided += 1;
+            let record = FlowRecord::new(lease, server, service.id, begun_at);
+            self.flows.insert(tuple, record, &mut self.servers, &self.settings);
+            return Ok(());
+        }
+        Ok(())
+    }
+}
+
+/// Returns both directions of a flow to a server, whose client's packets come in by a device.
+fn directions(tuple: &RawTuple, server: std::net::SocketAddr, ifindex: u32) -> (RawFlow, RawFlow) {
+    let there = RawFlow {
+        source: tuple.source,
+        destination: server.ip().into(),
+        source_port: tuple.source_port,
+        destination_port: server.port().into(),
+        ..RawFlow::default()
+    };
+    let back = RawFlow {
+        source: tuple.destination,
+        destination: tuple.source,
+        source_port: tuple.destination_port,
+        destination_port: tuple.source_port,
+        ifindex,
+        state: flow_state::TO_CLIENT,
+        ..RawFlow::default()
+    };
+    (there, back)
+}

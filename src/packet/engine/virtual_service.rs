@@ -1,0 +1,310 @@
+//! A service that the engine keeps as its set says.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::server_slots::{ServerSlot, ServerSlots};
+use crate::backend::{BackendState, Members, SetSubscription, Snapshot};
+use crate::balancer::{Persistence, PickError};
+use crate::engine::{
+    EngineCounters, EngineRequest, EngineServerCounters, NewConnections, SharedService,
+};
+use crate::packet::error::PacketError;
+use crate::packet::layout::{RawService, RawServiceKey, SERVICE_SHEDS};
+use crate::packet::maps::PacketMaps;
+use crate::scheduler::{Flow, Maglev};
+use crate::setting::SettingError;
+use crate::{BackendId, Lease};
+
+/// The slots of a service's table: shares are within 1 % for up to 40 servers. A prime number.
+const TABLE_SIZE: usize = 4093;
+
+/// A service that the engine keeps as its set says.
+pub(super) struct VirtualService {
+    pub(super) key: RawServiceKey,
+    pub(super) id: u32,
+    pub(super) request: Box<EngineRequest>,
+    pub(super) owner: Arc<SharedService>,
+    subscription: SetSubscription<SocketAddr>,
+    persistence: Option<Persistence<SocketAddr>>,
+    /// The numbers of the servers.
+    servers: BTreeMap<BackendId, u32>,
+    sorry_server: Option<u32>,
+    /// What the program has.
+    table: Vec<u32>,
+    published: Option<RawService>,
+    /// What servers have counted that are gone.
+    pub(super) retired: RetiredCounters,
+    pub(super) drain: Option<ServiceDrain>,
+}
+
+/// What servers have counted that are gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RetiredCounters {
+    pub(super) connections: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+/// The end of a service.
+pub(super) struct ServiceDrain {
+    /// `None` for no limit.
+    pub(super) deadline: Option<Instant>,
+    /// The flows at the beginning.
+    pub(super) flows: u64,
+}
+
+/// Who gets a new flow.
+pub(super) enum ChosenServer {
+    /// A backend of the set.
+    Backend(u32, Lease<SocketAddr>),
+    /// The sorry server.
+    Sorry(u32),
+}
+
+impl VirtualService {
+    pub(super) fn new(
+        key: RawServiceKey,
+        id: u32,
+        request: Box<EngineRequest>,
+        owner: Arc<SharedService>,
+    ) -> Result<Self, SettingError> {
+        let persistence = request.persistence.map(|wanted| {
+            let builder = Persistence::builder(wanted.timeout);
+            let builder = builder.ipv4_prefix(wanted.prefix.min(32)).ipv6_prefix(wanted.prefix);
+            builder.build(request.balancer.clone())
+        });
+        Ok(Self {
+            key,
+            id,
+            subscription: request.balancer.backend_set().subscribe(),
+            persistence: persistence.transpose()?,
+            request,
+            owner,
+            servers: BTreeMap::new(),
+            sorry_server: None,
+            table: Vec::new(),
+            published: None,
+            retired: RetiredCounters::default(),
+            drain: None,
+        })
+    }
+
+    /// Returns whether the set has changed, and has the waker woken by the next change.
+    pub(super) fn has_changed(&mut self, waker: &Waker) -> bool {
+        let mut context = Context::from_waker(waker);
+        let mut has_changed = false;
+        while let Poll::Ready(Some(_)) = self.subscription.poll_changed(&mut context) {
+            has_changed = true;
+        }
+        has_changed
+    }
+
+    /// Gives the program the servers and the table of the set as it is now, and the service after them.
+    pub(super) fn reconcile(
+        &mut self,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+    ) -> Result<(), PacketError> {
+        let snapshot = self.subscription.snapshot();
+        self.assign_servers(&snapshot, maps, servers)?;
+        let mut is_any_eligible = false;
+        for member in snapshot.members().iter() {
+            let is_eligible = member.share() > 0;
+            is_any_eligible |= is_eligible;
+            if let Some(index) = self.servers.get(member.id()) {
+                set_available(*index, is_eligible, maps, servers)?;
+            }
+        }
+        let table = match self.sorry_server {
+            // The table decides for the scheduler, which would choose nobody.
+            Some(sorry_server) if !is_any_eligible => vec![sorry_server],
+            _ => self.fill_table(snapshot.members()),
+        };
+        let service = RawService {
+            id: self.id,
+            slots: u32::try_from(table.len()).unwrap_or(u32::MAX),
+            flags: if snapshot.members().has_limits() { SERVICE_SHEDS } else { 0 },
+            pad: 0,
+        };
+        // The program never reads a slot that is not there: a table grows before the number does.
+        if table != self.table || self.published.is_none() {
+            maps.set_table(self.id, &table)?;
+            self.table = table;
+        }
+        if self.drain.is_none() && self.published != Some(service) {
+            maps.set_service(&self.key, &service)?;
+            maps.set_service(&self.key.of_address(), &RawService::default())?;
+            self.published = Some(service);
+        }
+        Ok(())
+    }
+
+    fn assign_servers(
+        &mut self,
+        snapshot: &Snapshot<SocketAddr>,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+    ) -> Result<(), PacketError> {
+        let mut known = BTreeMap::new();
+        for backend in snapshot.backends() {
+            let address = self.request.destination_address(*backend.target());
+            let index = servers.assign(maps, self.id, address, Some(backend.id()))?;
+            known.insert(backend.id().clone(), index);
+        }
+        let left = std::mem::replace(&mut self.servers, known);
+        for index in left.into_values() {
+            if !self.servers.values().any(|known| *known == index) {
+                release(index, maps, servers)?;
+            }
+        }
+        if let (Some(address), None) = (self.request.sorry_server, self.sorry_server) {
+            let address = self.request.destination_address(address);
+            let index = servers.assign(maps, self.id, address, None)?;
+            set_available(index, true, maps, servers)?;
+            self.sorry_server = Some(index);
+        }
+        Ok(())
+    }
+
+    /// Returns the servers by slot: all of them in any state, so that a server that fails moves no flow of
+    /// another.
+    fn fill_table(&self, members: &Members) -> Vec<u32> {
+        let Ok(rule) = Maglev::new().size(TABLE_SIZE) else { return Vec::new() };
+        let index = |position: u16| {
+            let member = members.get(usize::from(position));
+            member.and_then(|member| self.servers.get(member.id())).copied().unwrap_or(u32::MAX)
+        };
+        rule.slots(members).into_iter().map(index).collect()
+    }
+
+    /// Asks the scheduler, or the persistence before it.
+    pub(super) fn choose(&self, flow: &Flow, now: Instant) -> Result<ChosenServer, PickError> {
+        let picked = match &self.persistence {
+            Some(persistence) => persistence.pick(flow, now),
+            None => self.request.balancer.pick(flow),
+        };
+        match picked {
+            Ok(lease) => match self.servers.get(lease.id()) {
+                Some(index) => Ok(ChosenServer::Backend(*index, lease)),
+                // The set has changed, and the thread has not seen it yet.
+                None => Err(PickError::NoBackends),
+            },
+            Err(error) => match (self.sorry_server, error) {
+                (Some(index), PickError::AllDown | PickError::NoBackends | PickError::NoQuorum) => {
+                    Ok(ChosenServer::Sorry(index))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Returns a lease for a flow that a server has already.
+    pub(super) fn lease_of(&self, slot: &ServerSlot) -> Option<Lease<SocketAddr>> {
+        self.request.balancer.lease_existing(slot.backend.as_ref()?)
+    }
+
+    /// Returns the numbers of servers whose flows end at once.
+    pub(super) fn cut_servers(&self) -> Vec<u32> {
+        if !self.request.cut_on_down {
+            return Vec::new();
+        }
+        let snapshot = self.subscription.snapshot();
+        let is_down = |state| matches!(state, BackendState::Down | BackendState::Disabled);
+        let members = snapshot.members().iter().filter(|member| is_down(member.state()));
+        members.filter_map(|member| self.servers.get(member.id()).copied()).collect()
+    }
+
+    /// Stops new flows.
+    pub(super) fn begin_drain(
+        &mut self,
+        within: Duration,
+        now: Instant,
+        flows: u64,
+        maps: &mut PacketMaps,
+    ) -> Result<(), PacketError> {
+        let flows = self.drain.as_ref().map_or(flows, |drain| drain.flows);
+        self.drain = Some(ServiceDrain { deadline: now.checked_add(within), flows });
+        self.published = None;
+        maps.remove_service(&self.key)
+    }
+
+    /// Gives the numbers of the servers back.
+    pub(super) fn release_servers(
+        &mut self,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+    ) -> Result<(), PacketError> {
+        let left = std::mem::take(&mut self.servers).into_values().chain(self.sorry_server.take());
+        left.into_iter().try_for_each(|index| release(index, maps, servers))
+    }
+
+    /// Reads the counters of all servers, and publishes them.
+    pub(super) fn publish_counters(
+        &self,
+        maps: &PacketMaps,
+        servers: &ServerSlots,
+    ) -> Result<(), PacketError> {
+        let mut sum = EngineCounters {
+            connections: self.retired.connections,
+            bytes_to_servers: self.retired.bytes_in,
+            bytes_to_clients: Some(self.retired.bytes_out),
+            servers: BTreeMap::new(),
+        };
+        let snapshot = self.subscription.snapshot();
+        let named = self.servers.iter().map(|(id, index)| (Some(id), *index));
+        for (id, index) in named.chain(self.sorry_server.map(|index| (None, index))) {
+            let (Some(slot), raw) = (servers.get(index), maps.server_counters(index)?) else {
+                continue;
+            };
+            let connections = slot.decided + raw.connections;
+            sum.connections += connections;
+            sum.bytes_to_servers += raw.bytes_in;
+            sum.bytes_to_clients = sum.bytes_to_clients.map(|bytes| bytes + raw.bytes_out);
+            let Some(id) = id else { continue };
+            let load = snapshot.find(id).map(|backend| backend.load()).unwrap_or_default();
+            let counters = EngineServerCounters {
+                connections,
+                bytes_in: raw.bytes_in,
+                bytes_out: Some(raw.bytes_out),
+                active: load.active,
+                inactive: load.inactive,
+            };
+            sum.servers.insert(id.clone(), counters);
+        }
+        self.owner.publish(sum);
+        Ok(())
+    }
+}
+
+fn set_available(
+    index: u32,
+    is_available: bool,
+    maps: &mut PacketMaps,
+    servers: &mut ServerSlots,
+) -> Result<(), PacketError> {
+    servers.update(maps, index, |raw| raw.is_available = u8::from(is_available))
+}
+
+/// Takes a server from its service. Its flows go on.
+fn release(
+    index: u32,
+    maps: &mut PacketMaps,
+    servers: &mut ServerSlots,
+) -> Result<(), PacketError> {
+    if let Some(slot) = servers.get_mut(index) {
+        slot.is_member = false;
+    }
+    set_available(index, false, maps, servers)
+}
+
+/// Tells who new flows of a service that drains go to.
+pub(super) fn explain_new_connections(new_connections: NewConnections) -> &'static str {
+    match new_connections {
+        NewConnections::Refused => "refused",
+        NewConnections::Local => "to this machine's sockets",
+    }
+}

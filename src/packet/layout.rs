@@ -1,0 +1,288 @@
+//! The keys and values of the maps that the program shares: `bpf/layout.h` in Rust.
+//!
+//! A test compares both by the type information in the object.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The number of a layout. It changes with every change of a struct, because maps outlive the director.
+pub(super) const LAYOUT_VERSION: u32 = 1;
+
+pub(super) const MAX_SERVICES: u32 = 4096;
+pub(super) const MAX_SERVERS: u32 = 16_384;
+
+/// An address of either family in network order; IPv4 is mapped.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    FromBytes,
+    Hash,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+    Ord,
+    PartialEq,
+    PartialOrd,
+)]
+#[repr(C, align(4))]
+pub(super) struct RawAddress([u8; 16]);
+
+impl From<IpAddr> for RawAddress {
+    fn from(address: IpAddr) -> Self {
+        Self(match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        })
+    }
+}
+
+impl From<RawAddress> for IpAddr {
+    fn from(address: RawAddress) -> Self {
+        Self::V6(Ipv6Addr::from(address.0)).to_canonical()
+    }
+}
+
+/// A port in network order.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    FromBytes,
+    Hash,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+    Ord,
+    PartialEq,
+    PartialOrd,
+)]
+#[repr(C, align(2))]
+pub(super) struct RawPort([u8; 2]);
+
+impl From<u16> for RawPort {
+    fn from(port: u16) -> Self {
+        Self(port.to_be_bytes())
+    }
+}
+
+impl From<RawPort> for u16 {
+    fn from(port: RawPort) -> Self {
+        Self::from_be_bytes(port.0)
+    }
+}
+
+/// Derives what a struct of a map needs.
+macro_rules! raw_structs {
+    ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout,
+            Ord, PartialEq, PartialOrd,
+        )]
+        #[repr(C)]
+        pub(super) struct $name {
+            $($(#[$field_doc])* pub(super) $field: $type,)*
+        }
+    )*};
+}
+
+raw_structs! {
+    /// The addresses and ports of a packet.
+    struct RawTuple {
+        source: RawAddress,
+        destination: RawAddress,
+        source_port: RawPort,
+        destination_port: RawPort,
+        protocol: u8,
+        pad: [u8; 3],
+    }
+
+    /// One direction of a flow.
+    struct RawFlow {
+        /// Nanoseconds of the monotonic clock.
+        seen_at: u64,
+        source: RawAddress,
+        destination: RawAddress,
+        source_port: RawPort,
+        destination_port: RawPort,
+        ifindex: u32,
+        server: u32,
+        service: u32,
+        state: u32,
+        pad: u32,
+    }
+
+    struct RawServiceKey {
+        address: RawAddress,
+        port: RawPort,
+        protocol: u8,
+        pad: u8,
+    }
+
+    struct RawService {
+        id: u32,
+        slots: u32,
+        flags: u32,
+        pad: u32,
+    }
+
+    struct RawServer {
+        address: RawAddress,
+        port: RawPort,
+        is_available: u8,
+        pad: u8,
+        ifindex: u32,
+        service: u32,
+    }
+
+    /// What one processor has counted of a server.
+    struct RawServerCounters {
+        connections: u64,
+        packets_in: u64,
+        bytes_in: u64,
+        packets_out: u64,
+        bytes_out: u64,
+    }
+
+    struct RawControl {
+        /// Nanoseconds of the monotonic clock.
+        alive_until: u64,
+        tap_ifindex: u32,
+        upcalls_per_window: u32,
+    }
+
+    struct RawEvent {
+        at: u64,
+        tuple: RawTuple,
+        kind: u32,
+        server: u32,
+        service: u32,
+        state: u32,
+        ifindex: u32,
+        pad: u32,
+    }
+}
+
+/// Bits of [`RawFlow::state`].
+pub(super) mod flow_state {
+    pub(in crate::packet) const TO_CLIENT: u32 = 1;
+    pub(in crate::packet) const ANSWERED: u32 = 2;
+    pub(in crate::packet) const CLIENT_FIN: u32 = 4;
+    pub(in crate::packet) const SERVER_FIN: u32 = 8;
+    pub(in crate::packet) const CLIENT_RESET: u32 = 16;
+    pub(in crate::packet) const SERVER_RESET: u32 = 32;
+    pub(in crate::packet) const FINS: u32 = CLIENT_FIN | SERVER_FIN;
+    pub(in crate::packet) const RESETS: u32 = CLIENT_RESET | SERVER_RESET;
+}
+
+/// A bit of [`RawService::flags`]: new flows that the director does not decide are refused.
+pub(super) const SERVICE_SHEDS: u32 = 1;
+
+/// [`RawEvent::kind`]
+pub(super) mod event_kind {
+    pub(in crate::packet) const DECIDED: u32 = 1;
+    pub(in crate::packet) const ANSWERED: u32 = 2;
+    pub(in crate::packet) const ENDED: u32 = 3;
+}
+
+/// The protocols of a flow.
+pub(super) const PROTOCOL_TCP: u8 = 6;
+pub(super) const PROTOCOL_UDP: u8 = 17;
+
+impl RawTuple {
+    pub(super) fn new(source: SocketAddr, destination: SocketAddr, protocol: u8) -> Self {
+        Self {
+            source: source.ip().into(),
+            destination: destination.ip().into(),
+            source_port: source.port().into(),
+            destination_port: destination.port().into(),
+            protocol,
+            pad: [0; 3],
+        }
+    }
+
+    pub(super) fn source(&self) -> SocketAddr {
+        SocketAddr::new(self.source.into(), self.source_port.into())
+    }
+
+    pub(super) fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.into(), self.destination_port.into())
+    }
+
+    /// Returns the tuple of the packets that come back.
+    pub(super) const fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..self
+        }
+    }
+}
+
+impl RawFlow {
+    /// Returns the tuple of packets after they were rewritten.
+    pub(super) const fn rewritten(&self, protocol: u8) -> RawTuple {
+        RawTuple {
+            source: self.source,
+            destination: self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol,
+            pad: [0; 3],
+        }
+    }
+
+    /// Returns whether both ends have ended the flow, or one has reset it.
+    pub(super) const fn is_over(&self) -> bool {
+        self.state & flow_state::FINS == flow_state::FINS || self.state & flow_state::RESETS != 0
+    }
+}
+
+impl RawServiceKey {
+    pub(super) fn new(address: SocketAddr, protocol: u8) -> Self {
+        Self { address: address.ip().into(), port: address.port().into(), protocol, pad: 0 }
+    }
+
+    /// Returns the key under which the program knows that an address has services.
+    pub(super) const fn of_address(self) -> Self {
+        Self { address: self.address, port: RawPort([0; 2]), protocol: 0, pad: 0 }
+    }
+}
+
+impl RawServer {
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.address.into(), self.port.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_tuples_return() {
+        let client: SocketAddr = "192.0.2.7:5000".parse().unwrap();
+        let service: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        let tuple = RawTuple::new(client, service, PROTOCOL_TCP);
+        assert_eq!((tuple.source(), tuple.destination()), (client, service));
+        assert_eq!(tuple.reversed().source(), service);
+        assert_eq!(tuple.reversed().reversed(), tuple);
+        assert_eq!(tuple.source_port.as_bytes(), [0x13, 0x88], "network order");
+    }
+
+    #[test]
+    fn a_flow_is_over_by_both_fins_or_one_reset() {
+        let is_over = |state| RawFlow { state, ..RawFlow::default() }.is_over();
+        assert!(!is_over(flow_state::CLIENT_FIN | flow_state::ANSWERED));
+        assert!(is_over(flow_state::FINS | flow_state::TO_CLIENT));
+        assert!(is_over(flow_state::SERVER_RESET) && is_over(flow_state::CLIENT_RESET));
+    }
+}

@@ -1,0 +1,210 @@
+//! The maps, with keys and values of [`layout`](super::layout).
+
+use aya::Ebpf;
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use zerocopy::{FromBytes, transmute};
+
+use super::error::PacketError;
+use super::layout::{
+    RawControl, RawEvent, RawFlow, RawServer, RawServerCounters, RawService, RawServiceKey,
+    RawTuple,
+};
+
+/// Maps that are made anew may have another number of entries than the one that they replace (since Linux
+/// 5.10).
+const BPF_F_INNER_MAP: u32 = 0x1000;
+
+/// The maps of the program.
+pub(super) struct PacketMaps {
+    flows: HashMap<MapData, [u8; 40], [u8; 64]>,
+    services: HashMap<MapData, [u8; 20], [u8; 16]>,
+    servers: Array<MapData, [u8; 28]>,
+    tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    server_counts: PerCpuArray<MapData, [u8; 40]>,
+    counts: PerCpuArray<MapData, u64>,
+    control: Array<MapData, [u8; 16]>,
+    events: RingBuf<MapData>,
+}
+
+impl std::fmt::Debug for PacketMaps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PacketMaps").finish_non_exhaustive()
+    }
+}
+
+fn map_error(map: &'static str) -> impl Fn(MapError) -> PacketError {
+    move |error| PacketError::Map { map, reason: with_causes(&error) }
+}
+
+/// Returns an error's text with those of its causes, which the library leaves out.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Ignores that an entry is absent.
+fn if_present<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl PacketMaps {
+    /// Takes the maps of a program that was loaded.
+    pub(super) fn from_program(program: &mut Ebpf) -> Result<Self, PacketError> {
+        macro_rules! map {
+            ($name:literal) => {{
+                let map = program.take_map($name).ok_or(PacketError::Map {
+                    map: $name,
+                    reason: "the program does not have it".to_owned(),
+                })?;
+                map.try_into().map_err(map_error($name))?
+            }};
+        }
+        Ok(Self {
+            flows: map!("flows"),
+            services: map!("services"),
+            servers: map!("servers"),
+            tables: map!("tables"),
+            server_counts: map!("server_counts"),
+            counts: map!("counts"),
+            control: map!("control"),
+            events: map!("events"),
+        })
+    }
+
+    pub(super) fn flow(&self, tuple: &RawTuple) -> Result<Option<RawFlow>, PacketError> {
+        let found = if_present(self.flows.get(&transmute!(*tuple), 0));
+        Ok(found.map_err(map_error("flows"))?.map(|flow| transmute!(flow)))
+    }
+
+    pub(super) fn insert_flow(
+        &mut self,
+        tuple: &RawTuple,
+        flow: &RawFlow,
+    ) -> Result<(), PacketError> {
+        let (key, value): ([u8; 40], [u8; 64]) = (transmute!(*tuple), transmute!(*flow));
+        self.flows.insert(key, value, 0).map_err(map_error("flows"))
+    }
+
+    pub(super) fn remove_flow(&mut self, tuple: &RawTuple) -> Result<(), PacketError> {
+        let key: [u8; 40] = transmute!(*tuple);
+        if_present(self.flows.remove(&key)).map_err(map_error("flows")).map(drop)
+    }
+
+    /// Reads both directions of all flows. One that comes or goes meanwhile may be missing or there twice.
+    pub(super) fn flows(
+        &self,
+    ) -> impl Iterator<Item = Result<(RawTuple, RawFlow), PacketError>> + '_ {
+        self.flows.iter().map(|entry| {
+            let (key, value) = entry.map_err(map_error("flows"))?;
+            Ok((transmute!(key), transmute!(value)))
+        })
+    }
+
+    pub(super) fn services(&self) -> Result<Vec<(RawServiceKey, RawService)>, PacketError> {
+        let entries = self.services.iter().map(|entry| {
+            let (key, value) = entry.map_err(map_error("services"))?;
+            Ok((transmute!(key), transmute!(value)))
+        });
+        entries.collect()
+    }
+
+    pub(super) fn set_service(
+        &mut self,
+        key: &RawServiceKey,
+        service: &RawService,
+    ) -> Result<(), PacketError> {
+        let (key, value): ([u8; 20], [u8; 16]) = (transmute!(*key), transmute!(*service));
+        self.services.insert(key, value, 0).map_err(map_error("services"))
+    }
+
+    pub(super) fn remove_service(&mut self, key: &RawServiceKey) -> Result<(), PacketError> {
+        let key: [u8; 20] = transmute!(*key);
+        if_present(self.services.remove(&key)).map_err(map_error("services")).map(drop)
+    }
+
+    pub(super) fn server(&self, index: u32) -> Result<RawServer, PacketError> {
+        let server = self.servers.get(&index, 0).map_err(map_error("servers"))?;
+        Ok(transmute!(server))
+    }
+
+    pub(super) fn set_server(&mut self, index: u32, server: &RawServer) -> Result<(), PacketError> {
+        let value: [u8; 28] = transmute!(*server);
+        self.servers.set(index, value, 0).map_err(map_error("servers"))
+    }
+
+    /// Replaces the table of a service, whole.
+    pub(super) fn set_table(&mut self, service: u32, slots: &[u32]) -> Result<(), PacketError> {
+        let len = u32::try_from(slots.len()).unwrap_or(u32::MAX).max(1);
+        let mut table = Array::create(len, BPF_F_INNER_MAP).map_err(map_error("tables"))?;
+        for (slot, server) in (0..).zip(slots) {
+            table.set(slot, server, 0).map_err(map_error("tables"))?;
+        }
+        self.tables.set(service, &table, 0).map_err(map_error("tables"))
+    }
+
+    /// Returns what all processors have counted of a server.
+    pub(super) fn server_counters(&self, index: u32) -> Result<RawServerCounters, PacketError> {
+        let counted = self.server_counts.get(&index, 0).map_err(map_error("server_counts"))?;
+        let mut sum = RawServerCounters::default();
+        for counters in counted.iter() {
+            let counters: RawServerCounters = transmute!(*counters);
+            sum.connections += counters.connections;
+            sum.packets_in += counters.packets_in;
+            sum.bytes_in += counters.bytes_in;
+            sum.packets_out += counters.packets_out;
+            sum.bytes_out += counters.bytes_out;
+        }
+        Ok(sum)
+    }
+
+    /// Sets what all processors have counted of a server to zero.
+    pub(super) fn clear_server_counters(&mut self, index: u32) -> Result<(), PacketError> {
+        let counted = self.server_counts.get(&index, 0).map_err(map_error("server_counts"))?;
+        let zeros = counted.iter().map(|_| [0; 40]).collect::<Vec<_>>();
+        let error = |source| PacketError::Map { map: "server_counts", reason: format!("{source}") };
+        let zeros = aya::maps::PerCpuValues::try_from(zeros).map_err(error)?;
+        self.server_counts.set(index, zeros, 0).map_err(map_error("server_counts"))
+    }
+
+    /// Returns what all processors have counted under a number of the program.
+    pub(super) fn count(&self, counter: u32) -> Result<u64, PacketError> {
+        let counted = self.counts.get(&counter, 0).map_err(map_error("counts"))?;
+        Ok(counted.iter().sum())
+    }
+
+    pub(super) fn set_control(&mut self, control: &RawControl) -> Result<(), PacketError> {
+        let value: [u8; 16] = transmute!(*control);
+        self.control.set(0, value, 0).map_err(map_error("control"))
+    }
+
+    /// Returns the oldest event that was not returned before.
+    pub(super) fn next_event(&mut self) -> Option<RawEvent> {
+        let item = self.events.next()?;
+        Some(RawEvent::read_from_prefix(&item).map_or_else(|_| RawEvent::default(), |(it, _)| it))
+    }
+
+    /// Returns what becomes readable when many events wait.
+    pub(super) fn events_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.events)
+    }
+}
+
+// The sizes above.
+const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawFlow>() == 64);
+const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 16);
+const _: () = assert!(size_of::<RawServer>() == 28 && size_of::<RawServerCounters>() == 40);
+const _: () = assert!(size_of::<RawControl>() == 16);

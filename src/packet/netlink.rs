@@ -1,0 +1,180 @@
+//! What the engine asks the kernel about devices and routes.
+//!
+//! Each call sends a request and reads the replies, which are there at once: no call blocks.
+
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// The longest datagram of a reply: kernels fill up to 32 KiB.
+const MAX_DATAGRAM_LEN: usize = 32 * 1024;
+
+/// A device of the network namespace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct NetworkDevice {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// Frames of it have a header of Ethernet.
+    pub(super) is_ethernet: bool,
+    pub(super) mac: Vec<u8>,
+}
+
+/// The way to an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum RouteToServer {
+    /// By the device of this number.
+    Device(u32),
+    /// The address is this machine's own.
+    Local,
+}
+
+/// A netlink socket for requests, in the network namespace of the thread that opens it.
+pub(super) struct RouteSocket {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl std::fmt::Debug for RouteSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RouteSocket").finish_non_exhaustive()
+    }
+}
+
+impl RouteSocket {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Returns the devices that are up.
+    pub(super) fn devices(&mut self) -> io::Result<Vec<NetworkDevice>> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let replies = self.request(request, NLM_F_DUMP)?;
+        let devices = replies.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up) => {
+                Some(device(link))
+            }
+            _ => None,
+        });
+        Ok(devices.collect())
+    }
+
+    /// Returns how packets to an address leave this machine.
+    pub(super) fn route(&mut self, destination: IpAddr) -> io::Result<RouteToServer> {
+        let mut message = RouteMessage::default();
+        let (family, len) = match destination {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = len;
+        message.attributes.push(RouteAttribute::Destination(destination.into()));
+        let replies = self.request(RouteNetlinkMessage::GetRoute(message), 0)?;
+        for reply in replies {
+            let RouteNetlinkMessage::NewRoute(route) = reply else { continue };
+            if route.header.kind == RouteType::Local {
+                return Ok(RouteToServer::Local);
+            }
+            let mut devices = route.attributes.iter().filter_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            if let (RouteType::Unicast, Some(index)) = (route.header.kind, devices.next()) {
+                return Ok(RouteToServer::Device(index));
+            }
+        }
+        Err(io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    /// Returns the device of a name, whether it is up or not.
+    pub(super) fn device(&mut self, name: &str) -> io::Result<NetworkDevice> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let replies = self.request(RouteNetlinkMessage::GetLink(message), 0)?;
+        let mut devices = replies.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewLink(link) => Some(device(link)),
+            _ => None,
+        });
+        devices.next().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Sets a device up, without a protocol that finds hardware addresses.
+    pub(super) fn set_up(&mut self, index: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up | LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Up | LinkFlags::Noarp;
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    }
+
+    fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let mut replies = Vec::new();
+        let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
+        loop {
+            buffer.clear();
+            self.socket.recv(&mut buffer, 0)?;
+            let mut rest = buffer.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                let len = (message.header.length as usize).next_multiple_of(4);
+                rest = rest.get(len.max(1)..).unwrap_or_default();
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                let is_part = flags & NLM_F_DUMP == NLM_F_DUMP;
+                match message.payload {
+                    NetlinkPayload::Done(_) => return Ok(replies),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(error.to_io());
+                    }
+                    NetlinkPayload::Error(_) => return Ok(replies),
+                    NetlinkPayload::InnerMessage(reply) => {
+                        replies.push(reply);
+                        if !is_part && flags & NLM_F_ACK == 0 {
+                            return Ok(replies);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn device(link: LinkMessage) -> NetworkDevice {
+    let (mut name, mut mac) = (String::new(), Vec::new());
+    for attribute in link.attributes {
+        match attribute {
+            LinkAttribute::IfName(it) => name = it,
+            LinkAttribute::Address(it) => mac = it,
+            _ => {}
+        }
+    }
+    let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+    NetworkDevice { index: link.header.index, name, is_ethernet, mac }
+}

@@ -1,0 +1,227 @@
+//! The program in the kernel: loaded, attached to devices, and pinned so that it outlives this process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader};
+
+use super::error::PacketError;
+use super::layout::LAYOUT_VERSION;
+use super::maps::{PacketMaps, with_causes};
+
+/// The program, built from `bpf/`.
+#[repr(align(8))]
+struct AlignedObject<T: ?Sized>(T);
+static OBJECT: &AlignedObject<[u8]> = &AlignedObject(*include_bytes!("bpf/lvs.bpf.o"));
+
+const PROGRAM: &str = "lvs";
+const LINK_PREFIX: &str = "link-";
+
+/// The first Linux that has links of tcx.
+const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
+/// Where the filter is on older kernels. A program that is there is replaced.
+const FILTER_PRIORITY: u16 = 0x6c76;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// The program in the kernel. Dropped, it stays.
+pub(super) struct PacketProgram {
+    program: Ebpf,
+    folder: PathBuf,
+    /// The devices that it is attached to, by number.
+    devices: BTreeMap<u32, String>,
+}
+
+impl std::fmt::Debug for PacketProgram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PacketProgram").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl PacketProgram {
+    /// Loads the program, with the maps that an earlier process has left in the folder. `flows` is the number
+    /// of flows that new maps have room for.
+    pub(super) fn load(folder: &Path, flows: u32) -> Result<(Self, PacketMaps), PacketError> {
+        let versions = folder.to_owned();
+        let folder = versions.join(format!("v{LAYOUT_VERSION}"));
+        fs::create_dir_all(&folder)
+            .map_err(|source| PacketError::PinFolder { path: folder.clone(), source })?;
+        let mut loader = EbpfLoader::new();
+        // Two entries a flow.
+        loader.default_map_pin_directory(&folder).map_max_entries("flows", flows.saturating_mul(2));
+        let mut program = loader.load(&OBJECT.0).map_err(|error| load_error(&error))?;
+        let classifier = classifier(&mut program)?;
+        classifier.load().map_err(|error| load_error(&error))?;
+        let maps = PacketMaps::from_program(&mut program)?;
+        let mut loaded = Self { program, folder, devices: BTreeMap::new() };
+        loaded.replace_earlier_program();
+        Ok((loaded, maps))
+    }
+
+    /// Takes over the links that an earlier process has left, in one step for each device: no packet passes
+    /// without a program. A link whose device is gone is removed.
+    fn replace_earlier_program(&mut self) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        for name in names.collect::<Vec<_>>() {
+            let Some((index, device)) = parse_link_name(&name) else { continue };
+            match self.take_over_link(&name) {
+                Ok(()) => {
+                    self.devices.insert(index, device.to_owned());
+                }
+                Err(error) => {
+                    tracing::info!("engine packet: the program left {device}: {error}");
+                    // The device is attached anew if it is there.
+                    let _ = fs::remove_file(self.folder.join(name));
+                }
+            }
+        }
+    }
+
+    fn take_over_link(&mut self, name: &str) -> Result<(), String> {
+        let link = PinnedLink::from_pin(self.folder.join(name)).map_err(|it| with_causes(&it))?;
+        let link = FdLink::from(link);
+        let link: SchedClassifierLink =
+            link.try_into().map_err(|it: LinkError| with_causes(&it))?;
+        let classifier = classifier(&mut self.program).map_err(|error| error.to_string())?;
+        let id = classifier.attach_to_link(link).map_err(|it| with_causes(&it))?;
+        // The link stays pinned under its name; this owner of it is not needed.
+        let link = classifier.take_link(id).map_err(|it| with_causes(&it))?;
+        drop(link);
+        Ok(())
+    }
+
+    /// Attaches the program to the ingress of a device, if it is not.
+    pub(super) fn attach(&mut self, index: u32, device: &str) -> Result<(), PacketError> {
+        if self.devices.get(&index).is_some_and(|known| known == device) {
+            return Ok(());
+        }
+        let attach_error = |reason| PacketError::Attach { device: device.to_owned(), reason };
+        let folder = self.folder.clone();
+        let classifier = classifier(&mut self.program)?;
+        if has_tcx() {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+            let id = classifier
+                .attach_with_options(device, TcAttachType::Ingress, options)
+                .map_err(|error| attach_error(with_causes(&error)))?;
+            let link = classifier.take_link(id).map_err(|it| attach_error(with_causes(&it)))?;
+            let link: FdLink =
+                link.try_into().map_err(|it: LinkError| attach_error(with_causes(&it)))?;
+            let path = folder.join(format!("{LINK_PREFIX}{index}-{device}"));
+            let _ = fs::remove_file(&path);
+            link.pin(path).map_err(|it| attach_error(with_causes(&it)))?;
+        } else {
+            // A device that has the queueing discipline already is fine.
+            let _ = tc::qdisc_add_clsact(device);
+            let options = NlOptions {
+                priority: FILTER_PRIORITY,
+                handle: FILTER_HANDLE,
+                ..NlOptions::default()
+            };
+            let options = TcAttachOptions::Netlink(options);
+            let _ = tc::qdisc_detach_program(device, TcAttachType::Ingress, PROGRAM);
+            let id = classifier
+                .attach_with_options(device, TcAttachType::Ingress, options)
+                .map_err(|error| attach_error(with_causes(&error)))?;
+            // A filter stays when its owner is forgotten.
+            let link = classifier.take_link(id).map_err(|it| attach_error(with_causes(&it)))?;
+            std::mem::forget(link);
+        }
+        self.devices.insert(index, device.to_owned());
+        Ok(())
+    }
+
+    /// Forgets devices that are gone.
+    pub(super) fn retain_devices(&mut self, is_present: impl Fn(u32, &str) -> bool) {
+        let folder = &self.folder;
+        self.devices.retain(|index, device| {
+            let stays = is_present(*index, device);
+            if !stays {
+                let _ = fs::remove_file(folder.join(format!("{LINK_PREFIX}{index}-{device}")));
+            }
+            stays
+        });
+    }
+
+    /// Returns the names of the devices that the program is attached to.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &str> {
+        self.devices.values().map(String::as_str)
+    }
+
+    /// Runs the program once on a frame, as if a device had received it, and returns its verdict and the frame
+    /// after it.
+    #[cfg(test)]
+    pub(super) fn test_run(&mut self, frame: &[u8]) -> (i32, Vec<u8>) {
+        use aya::{TestRun as _, TestRunOptions};
+        let classifier = classifier(&mut self.program).expect("the program is there");
+        let mut output = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ..Default::default()
+        };
+        let result = classifier.test_run(options).expect("the kernel runs programs for tests");
+        let len = result.data_size_out as usize;
+        output.truncate(len);
+        (result.return_value as i32, output)
+    }
+}
+
+/// Removes the program from all devices, and the maps, of every layout. Returns the names of the devices.
+pub(super) fn detach(folder: &Path) -> Result<Vec<String>, PacketError> {
+    let pin_error = |source| PacketError::PinFolder { path: folder.to_owned(), source };
+    let mut devices = Vec::new();
+    let versions = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(devices),
+        versions => versions.map_err(pin_error)?,
+    };
+    for version in versions {
+        let version = version.map_err(pin_error)?.path();
+        for pin in fs::read_dir(&version).map_err(pin_error)? {
+            let pin = pin.map_err(pin_error)?;
+            let name = pin.file_name();
+            if let Some((_, device)) = name.to_str().and_then(parse_link_name) {
+                devices.push(device.to_owned());
+            }
+            fs::remove_file(pin.path()).map_err(pin_error)?;
+        }
+        fs::remove_dir(&version).map_err(pin_error)?;
+    }
+    fs::remove_dir(folder).map_err(pin_error)?;
+    Ok(devices)
+}
+
+/// Returns whether the kernel has links of tcx, which can be replaced in place and pinned.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= TCX_SINCE)
+}
+
+fn parse_link_name(name: &str) -> Option<(u32, &str)> {
+    let (index, device) = name.strip_prefix(LINK_PREFIX)?.split_once('-')?;
+    Some((index.parse().ok()?, device))
+}
+
+fn classifier(program: &mut Ebpf) -> Result<&mut SchedClassifier, PacketError> {
+    let missing = || PacketError::Load { reason: format!("there is no program {PROGRAM}") };
+    let program = program.program_mut(PROGRAM).ok_or_else(missing)?;
+    program.try_into().map_err(|error| load_error(&error))
+}
+
+/// Returns the error with which the kernel did not load something.
+fn load_error(error: &(dyn std::error::Error + 'static)) -> PacketError {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let system_error = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if system_error == Some(libc::EPERM) {
+            let source = io::Error::from_raw_os_error(libc::EPERM);
+            return PacketError::Capability { action: "loading the program", source };
+        }
+        cause = error.source();
+    }
+    PacketError::Load { reason: with_causes(error) }
+}

@@ -1,0 +1,63 @@
+//! The settings of the packet engine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The settings of a [`PacketEngine`](super::PacketEngine).
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use lvs::packet::PacketSettings;
+///
+/// let mut settings = PacketSettings::default();
+/// settings.flows = 1 << 20;
+/// settings.udp_timeout = Duration::from_secs(30);
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct PacketSettings {
+    /// The folder for what outlives the process, in a BPF file system. Two engines in one network namespace
+    /// cannot share one. Default: `/sys/fs/bpf/lvs/net-N`, with the number of the network namespace.
+    pub pin_folder: PathBuf,
+    /// The flows that the table has room for, each of some 350 octets of the kernel's memory, taken at the
+    /// start. When it is full, the flow that was quiet for longest is forgotten. A table that an earlier
+    /// process left keeps its size. Default: 262 144.
+    pub flows: u32,
+    /// The devices at which packets of clients and servers come in. Default: none named, which stands for
+    /// all devices with Ethernet that are up, those that appear later too.
+    pub devices: Vec<String>,
+    /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
+    /// those above. Default: 100 000.
+    pub decisions_per_second: u32,
+    /// After this time without a packet an established TCP connection is forgotten. Default: 15 min.
+    pub tcp_timeout: Duration,
+    /// After this time without a packet a TCP connection is forgotten that has ended, or that the server has
+    /// not answered. Default: 1 min.
+    pub closing_timeout: Duration,
+    /// After this time without a packet a UDP flow is forgotten. Default: 5 min.
+    pub udp_timeout: Duration,
+}
+
+impl Default for PacketSettings {
+    fn default() -> Self {
+        Self {
+            pin_folder: default_pin_folder(),
+            flows: 262_144,
+            devices: Vec::new(),
+            decisions_per_second: 100_000,
+            tcp_timeout: Duration::from_secs(15 * 60),
+            closing_timeout: Duration::from_secs(60),
+            udp_timeout: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+/// Returns the folder of the network namespace of the calling thread.
+fn default_pin_folder() -> PathBuf {
+    let namespace = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
+    // The link reads `net:[4026531840]`.
+    let namespace = namespace.to_string_lossy();
+    let number = namespace.trim_matches(|c: char| !c.is_ascii_digit());
+    Path::new("/sys/fs/bpf/lvs").join(format!("net-{number}"))
+}

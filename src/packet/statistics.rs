@@ -1,0 +1,62 @@
+//! What the program counts.
+
+use super::error::PacketError;
+use super::maps::PacketMaps;
+
+/// Declares the counters in the order of the program's.
+macro_rules! statistics {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// What the program of a [`PacketEngine`](super::PacketEngine) has counted since it was loaded first.
+        #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+        #[non_exhaustive]
+        pub struct PacketStatistics {
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl PacketStatistics {
+            /// The names of the counters, in the order of [`values`](Self::values).
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// Returns the counters.
+            #[must_use]
+            pub fn values(&self) -> Vec<u64> {
+                vec![$(self.$name),*]
+            }
+
+            pub(super) fn read(maps: &PacketMaps) -> Result<Self, PacketError> {
+                let mut number = 0..;
+                let mut next = || maps.count(number.next().unwrap_or_default());
+                Ok(Self { $($name: next()?),* })
+            }
+        }
+    };
+}
+
+statistics! {
+    /// New flows that the scheduler was asked for.
+    upcalls,
+    /// New flows that a table has decided.
+    table_decisions,
+    /// New flows that were refused because the scheduler could not be asked and a server has a limit.
+    refused_at_limit,
+    /// New flows that were refused because no server could have them.
+    refused_without_server,
+    /// Flows that could not be made because the table was full.
+    table_full,
+    /// Events that were lost because the thread did not read them in time.
+    events_lost,
+    /// Fragments for a virtual address, which are left to the stack of this machine.
+    fragments,
+    /// Packets for a virtual address with options of IP, which are left to the stack of this machine.
+    with_options,
+    /// Packets for a virtual address with a header that is not valid.
+    malformed,
+    /// Packets for a service of a connection that is not known.
+    without_flow,
+    /// Packets that were dropped because they had passed too many routers.
+    hop_limit,
+    /// Packets that were dropped because they could not be rewritten.
+    rewrite_failed,
+    /// ICMP errors that reached the other side of a flow.
+    icmp_errors,
+}

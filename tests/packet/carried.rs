@@ -1,0 +1,175 @@
+//! Real traffic through the engine.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use lvs::engine::{Engine as _, EngineAddress, EngineProtocol, EngineRequest, EngineService};
+use lvs::packet::{PacketEngine, PacketSettings};
+use lvs::scheduler::{self, Scheduler};
+use lvs::{BackendSet, Balancer};
+
+use crate::world::{SERVERS, VIRTUAL, World, socket_address};
+
+/// No step of these tests takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+const MEGABYTES: usize = 64;
+
+/// Serves TCP on a machine: an octet names the service that the rest of a connection gets.
+fn serve_tcp(world: &World, machine: &str, address: SocketAddr) {
+    let name = machine.as_bytes()[0];
+    let listener = world.within(machine, || TcpListener::bind(address).expect("a listener"));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve_connection(stream, name));
+        }
+    });
+}
+
+fn serve_connection(mut stream: TcpStream, name: u8) {
+    let mut command = [0];
+    while stream.read_exact(&mut command).is_ok() {
+        let result = match command[0] {
+            b'w' => stream.write_all(&[name]),
+            b'd' => send_pattern(&mut stream),
+            b'u' => {
+                let sum = receive_pattern(&mut stream);
+                stream.write_all(&sum.to_ne_bytes())
+            }
+            _ => return,
+        };
+        if result.is_err() {
+            return;
+        }
+    }
+}
+
+fn pattern(chunk: usize) -> Vec<u8> {
+    (0..1 << 20).map(|n: usize| (n.wrapping_mul(31).wrapping_add(chunk * 7) >> 3) as u8).collect()
+}
+
+fn add_to_sum(sum: u64, octets: &[u8]) -> u64 {
+    octets.iter().fold(sum, |sum, octet| (sum ^ u64::from(*octet)).wrapping_mul(0x100_0000_01b3))
+}
+
+fn pattern_sum() -> u64 {
+    (0..MEGABYTES).fold(0, |sum, chunk| add_to_sum(sum, &pattern(chunk)))
+}
+
+fn send_pattern(stream: &mut TcpStream) -> std::io::Result<()> {
+    (0..MEGABYTES).try_for_each(|chunk| stream.write_all(&pattern(chunk)))
+}
+
+fn receive_pattern(stream: &mut TcpStream) -> u64 {
+    let mut chunk = vec![0; 1 << 20];
+    (0..MEGABYTES).fold(0, |sum, _| {
+        stream.read_exact(&mut chunk).expect("all octets");
+        add_to_sum(sum, &chunk)
+    })
+}
+
+fn connect(world: &World, address: SocketAddr) -> TcpStream {
+    world.within("client", || {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    })
+}
+
+fn ask_name(stream: &mut TcpStream) -> char {
+    stream.write_all(b"w").expect("a request");
+    let mut name = [0];
+    stream.read_exact(&mut name).expect("an answer");
+    name[0].into()
+}
+
+fn start_engine(world: &World) -> PacketEngine {
+    let mut settings = PacketSettings::default();
+    settings.pin_folder = world.pin_folder();
+    settings.flows = 4096;
+    world.within("director", || PacketEngine::start(settings).expect("the engine"))
+}
+
+/// Starts a service with both servers at another port than its own.
+fn begin(
+    engine: &PacketEngine,
+    protocol: EngineProtocol,
+    family: usize,
+    rule: impl Scheduler + 'static,
+) -> (BackendSet<SocketAddr>, Box<dyn EngineService>) {
+    let set = BackendSet::new();
+    for server in SERVERS[family] {
+        set.insert(socket_address(server, 8080)).expect("a server");
+    }
+    let balancer = Balancer::new(&set, rule).expect("a balancer");
+    let address = EngineAddress::Socket { protocol, address: socket_address(VIRTUAL[family], 80) };
+    let request = EngineRequest::new("web", address, balancer, "rr");
+    let claim = engine.claim(request).expect("it can be served");
+    (set, claim.begin().expect("it is served"))
+}
+
+#[test]
+fn tcp_is_carried_in_both_families() {
+    let Some(world) = World::build() else { return };
+    let engine = start_engine(&world);
+    for family in [0, 1] {
+        for (machine, address) in ["a", "b"].into_iter().zip(SERVERS[family]) {
+            serve_tcp(&world, machine, socket_address(address, 8080));
+        }
+        let (set, _service) =
+            begin(&engine, EngineProtocol::Tcp, family, scheduler::RoundRobin::new());
+        let address = socket_address(VIRTUAL[family], 80);
+        let mut streams: Vec<_> = (0..4).map(|_| connect(&world, address)).collect();
+        let names: String = streams.iter_mut().map(ask_name).collect();
+        assert!(names == "abab" || names == "baba", "by turns, not {names}");
+        let active = set.snapshot().backends().iter().map(|it| it.load().active).sum::<u32>();
+        assert_eq!(active, 4, "a lease for each connection");
+
+        let stream = &mut streams[0];
+        stream.write_all(b"d").expect("a request");
+        assert_eq!(receive_pattern(stream), pattern_sum(), "downloaded");
+        stream.write_all(b"u").expect("a request");
+        send_pattern(stream).expect("all octets");
+        let mut sum = [0; 8];
+        stream.read_exact(&mut sum).expect("the sum");
+        assert_eq!(u64::from_ne_bytes(sum), pattern_sum(), "uploaded");
+        assert_eq!(ask_name(stream), names.chars().next().expect("a name"));
+    }
+}
+
+#[test]
+fn udp_is_carried_in_both_families() {
+    let Some(world) = World::build() else { return };
+    let engine = start_engine(&world);
+    for family in [0, 1] {
+        for (machine, address) in ["a", "b"].into_iter().zip(SERVERS[family]) {
+            let address = socket_address(address, 8080);
+            let socket = world.within(machine, || UdpSocket::bind(address).expect("a socket"));
+            thread::spawn(move || {
+                let mut datagram = [0; 2048];
+                while let Ok((len, from)) = socket.recv_from(&mut datagram) {
+                    let _ = socket.send_to(&datagram[..len], from);
+                }
+            });
+        }
+        let (_set, _service) =
+            begin(&engine, EngineProtocol::Udp, family, scheduler::RoundRobin::new());
+        let address = socket_address(VIRTUAL[family], 80);
+        for n in 0..8_u8 {
+            let client = world.within("client", || {
+                let socket = UdpSocket::bind((if family == 0 { "0.0.0.0" } else { "::" }, 0));
+                let socket = socket.expect("a socket");
+                socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                socket.connect(address).expect("a route");
+                socket
+            });
+            for len in [1, 500, 1400] {
+                client.send(&vec![n; len]).expect("sent");
+                let mut answer = [0; 2048];
+                let received = client.recv(&mut answer).expect("an answer");
+                assert_eq!((received, answer[0]), (len, n));
+            }
+        }
+    }
+}

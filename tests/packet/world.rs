@@ -1,0 +1,126 @@
+//! A client, a director and two servers, each in a network namespace.
+//!
+//! ```text
+//! client 10.1.0.2, fd01::2 -- director 10.9.0.1, fd09::1 (virtual) --+-- a 10.2.0.2, fd02::2
+//!                                                                    +-- b 10.3.0.2, fd03::2
+//! ```
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+#[path = "../common/namespaces.rs"]
+pub(crate) mod namespaces;
+
+/// The virtual addresses.
+pub(crate) const VIRTUAL: [&str; 2] = ["10.9.0.1", "fd09::1"];
+/// The servers' addresses, by family.
+pub(crate) const SERVERS: [[&str; 2]; 2] = [["10.2.0.2", "10.3.0.2"], ["fd02::2", "fd03::2"]];
+
+/// The namespaces of a test, and a BPF file system of its own; both are gone when it is dropped.
+pub(crate) struct World {
+    name: String,
+    folder: PathBuf,
+}
+
+impl World {
+    /// Makes the namespaces; `None` where this is not possible, for a reason that was printed.
+    pub(crate) fn build() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !namespaces::can_run(&["ip"]) {
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lvsp{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(&name);
+        fs::create_dir(&folder).expect("a folder");
+        mount("bpf", &folder, "bpf", MountFlags::empty(), None).expect("a BPF file system");
+        let world = Self { name, folder };
+        for machine in ["client", "director", "a", "b"] {
+            world.ip(&format!("netns add {}", world.namespace(machine)));
+            world.at(machine, "link set lo up");
+        }
+        for (n, machine) in [(1, "client"), (2, "a"), (3, "b")] {
+            let (director, other) = (world.namespace("director"), world.namespace(machine));
+            world.ip(&format!(
+                "link add to-{machine} netns {director} type veth peer name eth0 netns {other}"
+            ));
+            for (at, device, host) in
+                [("director", &*format!("to-{machine}"), 1), (machine, "eth0", 2)]
+            {
+                world.at(at, &format!("link set {device} up"));
+                world.at(at, &format!("address add 10.{n}.0.{host}/24 dev {device}"));
+                world.at(at, &format!("address add fd0{n}::{host}/64 dev {device} nodad"));
+            }
+            world.at(machine, &format!("route add default via 10.{n}.0.1"));
+            world.at(machine, &format!("-6 route add default via fd0{n}::1"));
+        }
+        for address in VIRTUAL {
+            world.at("director", &format!("address add {address} dev lo"));
+        }
+        Some(world)
+    }
+
+    pub(crate) fn namespace(&self, machine: &str) -> String {
+        format!("{}-{machine}", self.name)
+    }
+
+    /// Returns the folder for what outlives an engine.
+    pub(crate) fn pin_folder(&self) -> PathBuf {
+        self.folder.join("lvs")
+    }
+
+    fn ip(&self, arguments: &str) {
+        let mut command = Command::new("ip");
+        let output = command.args(arguments.split_whitespace()).output().expect("ip runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments}: {error}");
+    }
+
+    /// Runs `ip` on a machine.
+    pub(crate) fn at(&self, machine: &str, arguments: &str) {
+        self.ip(&format!("-n {} {arguments}", self.namespace(machine)));
+    }
+
+    /// Moves the calling thread to a machine, for good.
+    pub(crate) fn enter(&self, machine: &str) {
+        let path = Path::new("/run/netns").join(self.namespace(machine));
+        let namespace = fs::File::open(path).expect("the namespace");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("root enters it");
+    }
+
+    /// Runs a function on a machine.
+    pub(crate) fn within<R: Send>(&self, machine: &str, run: impl FnOnce() -> R + Send) -> R {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.enter(machine);
+                run()
+            });
+            thread.join().expect("no panic")
+        })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for machine in ["client", "director", "a", "b"] {
+            // More important than one that is not there.
+            let _ = Command::new("ip").args(["netns", "delete", &self.namespace(machine)]).output();
+        }
+        let _ = unmount(&self.folder, UnmountFlags::DETACH);
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Returns an address with a port.
+pub(crate) fn socket_address(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse::<IpAddr>().expect("an address"), port)
+}
