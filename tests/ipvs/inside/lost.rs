@@ -12,13 +12,14 @@
 
 mod load;
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use lvs::director::{BackendAdminState, Director, DirectorConfig, ServerChange};
 
-use self::load::{CLIENTS, Load, Request, ServiceLoad};
+use self::load::{CLIENTS, Load, Request};
 use super::director::until;
 use super::sync::enter_peer;
 use super::traffic::{ip, set, within};
@@ -64,14 +65,14 @@ fn the_server_of_a_test() {
     }
     let listener = TcpListener::bind("0.0.0.0:80").expect("a listener");
     for connection in listener.incoming() {
-        let mut request = [0];
-        let answer = connection.and_then(|mut stream| {
-            // A health check sends nothing.
-            stream.read_exact(&mut request)?;
-            stream.write_all(b"well")
-        });
-        drop(answer);
+        // A health check sends nothing, and must not keep the requests of clients waiting.
+        thread::spawn(move || connection.and_then(answer));
     }
+}
+
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    stream.read_exact(&mut [0])?;
+    stream.write_all(b"well")
 }
 
 fn build_world() -> Wire {
@@ -233,7 +234,7 @@ fn requests_are_lost_only_by_the_death_of_a_server() {
         until("it is gone", || has_weight(B, None)).await;
         load.more().await;
 
-        let requests: Vec<_> = load.services.into_iter().map(ServiceLoad::stop).collect();
+        let requests = load.stop().await;
         director.stop(Duration::ZERO).await;
         (requests, happenings)
     });

@@ -78,8 +78,9 @@ impl ServiceLoad {
         requests.iter().filter(|request| request.error.is_none()).count()
     }
 
-    pub(super) fn stop(self) -> Vec<Request> {
-        self.state.is_stopped.store(true, Ordering::Relaxed);
+    /// Waits until the clients have their last answers, and returns the requests.
+    async fn end(self) -> Vec<Request> {
+        until("the clients have ended", || self.threads.iter().all(JoinHandle::is_finished)).await;
         for thread in self.threads {
             thread.join().expect("no panic");
         }
@@ -90,7 +91,7 @@ impl ServiceLoad {
 /// The load of all services, and the number of the phase.
 pub(super) struct Load {
     phase: Arc<AtomicUsize>,
-    pub(super) services: Vec<ServiceLoad>,
+    services: Vec<ServiceLoad>,
 }
 
 impl Load {
@@ -111,5 +112,19 @@ impl Load {
             let wanted = service.served() + REQUESTS;
             until("requests are served", || service.served() >= wanted).await;
         }
+    }
+
+    /// Ends all clients, and returns the requests of each service.
+    ///
+    /// It does not block the runtime: the director's checks run on it, and go on until the last answer.
+    pub(super) async fn stop(self) -> Vec<Vec<Request>> {
+        for service in &self.services {
+            service.state.is_stopped.store(true, Ordering::Relaxed);
+        }
+        let mut requests = Vec::new();
+        for service in self.services {
+            requests.push(service.end().await);
+        }
+        requests
     }
 }
