@@ -89,7 +89,17 @@ macro_rules! raw_structs {
         pub(super) struct $name {
             $($(#[$field_doc])* pub(super) $field: $type,)*
         }
-    )*};
+    )*
+        /// The name and the size of each struct, with the names and the offsets of its fields.
+        #[cfg(test)]
+        pub(super) const STRUCTS: &[(&str, usize, &[(&str, usize)])] = &[$(
+            (
+                stringify!($name),
+                size_of::<$name>(),
+                &[$((stringify!($field), std::mem::offset_of!($name, $field))),*],
+            )
+        ),*];
+    };
 }
 
 raw_structs! {

@@ -14,3 +14,6 @@ pub use self::engine::PacketEngine;
 pub use self::error::PacketError;
 pub use self::settings::PacketSettings;
 pub use self::statistics::PacketStatistics;
+
+#[cfg(test)]
+mod object_tests;

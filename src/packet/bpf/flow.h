@@ -131,7 +131,7 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 		.state = FLOW_TO_CLIENT,
 	};
 	if (map_update(&flows, &back_tuple, &back, UPDATE_ANY) || map_update(&flows, tuple, &there, UPDATE_ANY)) {
-		count(COUNT_MAP_FULL);
+		count(COUNT_TABLE_FULL);
 		return -1;
 	}
 	return 0;

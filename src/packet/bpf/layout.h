@@ -69,8 +69,6 @@ struct service {
 enum service_flags {
 	// New flows are dropped when they cannot be decided by the director: the limits are exact.
 	SERVICE_SHEDS = 1,
-	// The table decides always.
-	SERVICE_BY_TABLE = 2,
 };
 
 struct server {
@@ -103,18 +101,18 @@ struct upcall_window {
 	u64 count;
 };
 
-// What the program counts, each with the number of its counter.
+// What the program counts, in the order of `src/packet/statistics.rs`.
 enum counter {
 	COUNT_UPCALLS,
 	COUNT_TABLE_DECISIONS,
-	COUNT_SHED_LIMIT,
-	COUNT_SHED_NO_SERVER,
-	COUNT_MAP_FULL,
+	COUNT_REFUSED_AT_LIMIT,
+	COUNT_REFUSED_WITHOUT_SERVER,
+	COUNT_TABLE_FULL,
 	COUNT_EVENTS_LOST,
-	COUNT_NOT_CARRIED_FRAGMENT,
-	COUNT_NOT_CARRIED_OPTIONS,
-	COUNT_NOT_CARRIED_MALFORMED,
-	COUNT_NO_FLOW,
+	COUNT_FRAGMENTS,
+	COUNT_WITH_OPTIONS,
+	COUNT_MALFORMED,
+	COUNT_WITHOUT_FLOW,
 	COUNT_HOP_LIMIT,
 	COUNT_REWRITE_FAILED,
 	COUNT_ICMP_ERRORS,

@@ -44,14 +44,14 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		return VERDICT_NEXT;
 	if (tuple->protocol == PROTOCOL_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN) {
 		// It may be of a socket of this machine; if it is not, the stack answers with a reset.
-		count(COUNT_NO_FLOW);
+		count(COUNT_WITHOUT_FLOW);
 		return VERDICT_NEXT;
 	}
 	struct control *said = map_lookup(&control, &first);
 	if (!said)
 		return VERDICT_NEXT;
 	u32 is_from_director = skb->ifindex == said->tap_ifindex;
-	if (!is_from_director && !(service->flags & SERVICE_BY_TABLE) && may_ask(said, coarse_time_ns())) {
+	if (!is_from_director && may_ask(said, coarse_time_ns())) {
 		struct upcall_source source = {.ifindex = skb->ifindex};
 		if (store_bytes(skb, ETHERNET_SOURCE, &source, sizeof(source), 0))
 			return VERDICT_DROP;
@@ -59,12 +59,12 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		return redirect(said->tap_ifindex, 0);
 	}
 	if (service->flags & SERVICE_SHEDS) {
-		count(COUNT_SHED_LIMIT);
+		count(COUNT_REFUSED_AT_LIMIT);
 		return VERDICT_NEXT;
 	}
 	// What the director gives back without a flow is what it refuses.
 	if (is_from_director || decide_by_table(tuple, service->id, service->slots, skb->ifindex)) {
-		count(COUNT_SHED_NO_SERVER);
+		count(COUNT_REFUSED_WITHOUT_SERVER);
 		return VERDICT_NEXT;
 	}
 	return 0;
@@ -101,7 +101,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 	if ((flow->state & bits) != bits)
 		change_state(tuple, bits);
 	flow->seen_at = coarse_time_ns();
-	u32 server = flow->server;
+	u32 server = flow->server, ifindex = flow->ifindex;
 	struct server_counters *counters = map_lookup(&server_counts, &server);
 	if (counters) {
 		u64 len = skb->len - ETHERNET_LEN;
@@ -113,11 +113,17 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 			counters->bytes_in += len;
 		}
 	}
+	if (!to_client) {
+		// The route may have changed since the flow began.
+		struct server *there = map_lookup(&servers, &server);
+		if (there && there->ifindex)
+			ifindex = there->ifindex;
+	}
 	if (rewrite(skb, packet, flow)) {
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
 	}
-	return redirect_to_neighbour(flow->ifindex, 0, 0, 0);
+	return redirect_to_neighbour(ifindex, 0, 0, 0);
 }
 
 SECTION("classifier")
@@ -130,11 +136,11 @@ int lvs(struct __sk_buff *skb)
 	case PACKET_ICMP:
 		return carry_error(skb, &packet);
 	case PACKET_FRAGMENT:
-		return count_not_carried(&packet.tuple, COUNT_NOT_CARRIED_FRAGMENT);
+		return count_not_carried(&packet.tuple, COUNT_FRAGMENTS);
 	case PACKET_OPTIONS:
-		return count_not_carried(&packet.tuple, COUNT_NOT_CARRIED_OPTIONS);
+		return count_not_carried(&packet.tuple, COUNT_WITH_OPTIONS);
 	case PACKET_MALFORMED:
-		return count_not_carried(&packet.tuple, COUNT_NOT_CARRIED_MALFORMED);
+		return count_not_carried(&packet.tuple, COUNT_MALFORMED);
 	case PACKET_OTHER:
 		break;
 	}
