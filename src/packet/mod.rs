@@ -1,4 +1,79 @@
-//! The packet engine.
+//! The packet engine: a program in the kernel carries every packet of a flow, and a scheduler of this crate
+//! decides the first.
+//!
+//! [`PacketEngine`] is an [engine](crate::engine) for services of TCP and UDP, by network address translation:
+//! a program at the ingress of network devices gives a client's packets the address of a server, and the
+//! server's answers that of the service, as a router would pass them on. No packet after the first leaves the
+//! kernel. The first comes up by a tap device, where the service's own balancer picks a backend: any scheduler,
+//! a user's own too, with persistence, limits and slow start. The [lease](crate::Lease) is held until the
+//! program has seen the end of the flow, or nothing of it for some time; it ends with an outcome, so that
+//! ejection and `peak_ewma` learn.
+//!
+//! # Examples
+//! ```no_run
+//! use std::net::SocketAddr;
+//! use lvs::engine::{Engine, EngineAddress, EngineProtocol, EngineRequest};
+//! use lvs::packet::{PacketEngine, PacketSettings};
+//! use lvs::scheduler::WeightedLeastConnections;
+//! use lvs::{BackendSet, Balancer};
+//!
+//! let set = BackendSet::<SocketAddr>::new();
+//! set.insert("10.2.0.2:8080".parse::<SocketAddr>()?)?;
+//! set.insert("10.2.0.3:8080".parse::<SocketAddr>()?)?;
+//! let balancer = Balancer::new(&set, WeightedLeastConnections::new())?;
+//!
+//! let engine = PacketEngine::start(PacketSettings::default())?;
+//! let virtual_address = "192.0.2.1:80".parse()?;
+//! let address = EngineAddress::Socket { protocol: EngineProtocol::Tcp, address: virtual_address };
+//! let request = EngineRequest::new("web", address, balancer, "wlc");
+//! let service = engine.claim(request)?.begin()?;
+//!
+//! // From here on the set's changes are followed. In the end the service goes on without this process:
+//! service.hand_over();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it needs
+//! `CAP_BPF` and `CAP_NET_ADMIN`; a BPF file system (`mount -t bpf bpf /sys/fs/bpf`); `/dev/net/tun`; Linux 6.1
+//! or later. From Linux 6.6 on the program is attached by links of tcx, and before by filters of clsact. The
+//! servers send their answers by this machine: it is their default gateway, or they have a route by it. The
+//! virtual address is an address of this machine, on any device.
+//!
+//! # Who decides a flow
+//! | | decided by |
+//! |---|---|
+//! | the process answers within [`PacketSettings::alive_for`] | the service's scheduler |
+//! | it does not, or there are more than [`PacketSettings::decisions_per_second`] | a table: the weighted [`Maglev`](crate::scheduler::Maglev) rule over all members, of which those that are not eligible are passed over |
+//! | the same, and a server has a limit | nobody: the flow is refused, because a table would not keep the limit |
+//!
+//! A flow that is refused is left to the stack of this machine, which answers with a reset or an ICMP error, as
+//! no socket listens there. [`PacketEngine::statistics`] counts each case.
+//!
+//! # What outlives what
+//! | | established flows | new flows |
+//! |---|---|---|
+//! | [`EngineService::hand_over`](crate::engine::EngineService::hand_over), and the next process claims the service | go on, with new leases | are decided by the scheduler |
+//! | in between, or the process is killed | go on | are decided by the table |
+//! | [`EngineService::drain`](crate::engine::EngineService::drain) | go on for the time given | are refused, or a socket of this machine gets them |
+//! | all services were drained and the engine is dropped | the program and the maps are removed | |
+//! | the machine dies | are lost | |
+//!
+//! Maps, links and the table lie in [`PacketSettings::pin_folder`]. A service that nobody claims within ten
+//! seconds of a start gets no new flows. Maps of another version of the layout are not taken over.
+//!
+//! # What is not carried
+//! - Fragments and packets with options of IPv4 or a routing header of IPv6 are left to the stack, and
+//!   counted. Extension headers with options are passed over.
+//! - Frames with a VLAN tag that the device has not taken off, and devices without Ethernet.
+//! - Servers that are this machine itself, and clients on this machine.
+//! - Two virtual addresses may share a server. If a client uses one port for both, its second flow goes to
+//!   another server.
+//!
+//! ICMP errors about a flow reach its other side, so that path MTU discovery works, and the server's
+//! "port unreachable" reaches the client as one of the virtual address.
+//!
+//! Packets that the program carries do not pass this machine's netfilter: rules and connection tracking for
+//! forwarded packets do not see them.
 
 mod engine;
 mod error;

@@ -30,6 +30,9 @@ pub struct PacketSettings {
     /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
     /// those above. Default: 100 000.
     pub decisions_per_second: u32,
+    /// How long the program waits for a sign of life of this process, which gives one every fifth of this
+    /// time, before a table decides new flows. Default: 1 s.
+    pub alive_for: Duration,
     /// After this time without a packet an established TCP connection is forgotten. Default: 15 min.
     pub tcp_timeout: Duration,
     /// After this time without a packet a TCP connection is forgotten that has ended, or that the server has
@@ -46,6 +49,7 @@ impl Default for PacketSettings {
             flows: 262_144,
             devices: Vec::new(),
             decisions_per_second: 100_000,
+            alive_for: Duration::from_secs(1),
             tcp_timeout: Duration::from_secs(15 * 60),
             closing_timeout: Duration::from_secs(60),
             udp_timeout: Duration::from_secs(5 * 60),

@@ -13,11 +13,11 @@ use lvs::{BackendSet, Balancer};
 use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
 /// No step of these tests takes so long, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
-const MEGABYTES: usize = 64;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const MEGABYTES: usize = 16;
 
 /// Serves TCP on a machine: an octet names the service that the rest of a connection gets.
-fn serve_tcp(world: &World, machine: &str, address: SocketAddr) {
+pub(crate) fn serve_tcp(world: &World, machine: &str, address: SocketAddr) {
     let name = machine.as_bytes()[0];
     let listener = world.within(machine, || TcpListener::bind(address).expect("a listener"));
     thread::spawn(move || {
@@ -69,7 +69,7 @@ fn receive_pattern(stream: &mut TcpStream) -> u64 {
     })
 }
 
-fn connect(world: &World, address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(world: &World, address: SocketAddr) -> TcpStream {
     world.within("client", || {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -77,22 +77,28 @@ fn connect(world: &World, address: SocketAddr) -> TcpStream {
     })
 }
 
-fn ask_name(stream: &mut TcpStream) -> char {
+pub(crate) fn ask_name(stream: &mut TcpStream) -> char {
     stream.write_all(b"w").expect("a request");
     let mut name = [0];
     stream.read_exact(&mut name).expect("an answer");
     name[0].into()
 }
 
-fn start_engine(world: &World) -> PacketEngine {
+/// Returns settings for a machine that may be slow: the table does not decide for the scheduler.
+pub(crate) fn settings(world: &World) -> PacketSettings {
     let mut settings = PacketSettings::default();
     settings.pin_folder = world.pin_folder();
     settings.flows = 4096;
+    settings.alive_for = Duration::from_secs(600);
+    settings
+}
+
+pub(crate) fn start_engine(world: &World, settings: PacketSettings) -> PacketEngine {
     world.within("director", || PacketEngine::start(settings).expect("the engine"))
 }
 
 /// Starts a service with both servers at another port than its own.
-fn begin(
+pub(crate) fn begin(
     engine: &PacketEngine,
     protocol: EngineProtocol,
     family: usize,
@@ -112,7 +118,7 @@ fn begin(
 #[test]
 fn tcp_is_carried_in_both_families() {
     let Some(world) = World::build() else { return };
-    let engine = start_engine(&world);
+    let engine = start_engine(&world, settings(&world));
     for family in [0, 1] {
         for (machine, address) in ["a", "b"].into_iter().zip(SERVERS[family]) {
             serve_tcp(&world, machine, socket_address(address, 8080));
@@ -141,7 +147,7 @@ fn tcp_is_carried_in_both_families() {
 #[test]
 fn udp_is_carried_in_both_families() {
     let Some(world) = World::build() else { return };
-    let engine = start_engine(&world);
+    let engine = start_engine(&world, settings(&world));
     for family in [0, 1] {
         for (machine, address) in ["a", "b"].into_iter().zip(SERVERS[family]) {
             let address = socket_address(address, 8080);

@@ -2,4 +2,6 @@
 #![cfg(all(feature = "packet", target_os = "linux", not(lvs_loom)))]
 
 mod carried;
+mod flows;
+mod outlive;
 mod world;

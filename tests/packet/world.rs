@@ -48,24 +48,28 @@ impl World {
             world.at(machine, "link set lo up");
         }
         for (n, machine) in [(1, "client"), (2, "a"), (3, "b")] {
-            let (director, other) = (world.namespace("director"), world.namespace(machine));
-            world.ip(&format!(
-                "link add to-{machine} netns {director} type veth peer name eth0 netns {other}"
-            ));
-            for (at, device, host) in
-                [("director", &*format!("to-{machine}"), 1), (machine, "eth0", 2)]
-            {
-                world.at(at, &format!("link set {device} up"));
-                world.at(at, &format!("address add 10.{n}.0.{host}/24 dev {device}"));
-                world.at(at, &format!("address add fd0{n}::{host}/64 dev {device} nodad"));
-            }
-            world.at(machine, &format!("route add default via 10.{n}.0.1"));
-            world.at(machine, &format!("-6 route add default via fd0{n}::1"));
+            world.connect_machine(n, machine);
         }
         for address in VIRTUAL {
             world.at("director", &format!("address add {address} dev lo"));
         }
         Some(world)
+    }
+
+    /// Connects a machine with the director, by the network of this number.
+    pub(crate) fn connect_machine(&self, n: u8, machine: &str) {
+        let (director, other) = (self.namespace("director"), self.namespace(machine));
+        let near = format!("to-{machine}");
+        self.ip(&format!(
+            "link add {near} netns {director} type veth peer name eth0 netns {other}"
+        ));
+        for (at, device, host) in [("director", &*near, 1), (machine, "eth0", 2)] {
+            self.at(at, &format!("link set {device} up"));
+            self.at(at, &format!("address add 10.{n}.0.{host}/24 dev {device}"));
+            self.at(at, &format!("address add fd0{n}::{host}/64 dev {device} nodad"));
+        }
+        self.at(machine, &format!("route add default via 10.{n}.0.1"));
+        self.at(machine, &format!("-6 route add default via fd0{n}::1"));
     }
 
     pub(crate) fn namespace(&self, machine: &str) -> String {
@@ -91,7 +95,12 @@ impl World {
 
     /// Moves the calling thread to a machine, for good.
     pub(crate) fn enter(&self, machine: &str) {
-        let path = Path::new("/run/netns").join(self.namespace(machine));
+        Self::enter_namespace(&self.namespace(machine));
+    }
+
+    /// Moves the calling thread to a namespace, for good.
+    pub(crate) fn enter_namespace(namespace: &str) {
+        let path = Path::new("/run/netns").join(namespace);
         let namespace = fs::File::open(path).expect("the namespace");
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .expect("root enters it");

@@ -50,8 +50,12 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 	struct control *said = map_lookup(&control, &first);
 	if (!said)
 		return VERDICT_NEXT;
-	u32 is_from_director = skb->ifindex == said->tap_ifindex;
-	if (!is_from_director && may_ask(said, coarse_time_ns())) {
+	// What the director gives back without a flow is what it refuses.
+	if (skb->ifindex == said->tap_ifindex) {
+		count(COUNT_REFUSED_WITHOUT_SERVER);
+		return VERDICT_NEXT;
+	}
+	if (may_ask(said, coarse_time_ns())) {
 		struct upcall_source source = {.ifindex = skb->ifindex};
 		if (store_bytes(skb, ETHERNET_SOURCE, &source, sizeof(source), 0))
 			return VERDICT_DROP;
@@ -62,8 +66,7 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		count(COUNT_REFUSED_AT_LIMIT);
 		return VERDICT_NEXT;
 	}
-	// What the director gives back without a flow is what it refuses.
-	if (is_from_director || decide_by_table(tuple, service->id, service->slots, skb->ifindex)) {
+	if (decide_by_table(tuple, service->id, service->slots, skb->ifindex)) {
 		count(COUNT_REFUSED_WITHOUT_SERVER);
 		return VERDICT_NEXT;
 	}

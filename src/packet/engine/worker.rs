@@ -28,9 +28,8 @@ use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
 use crate::sync::{Mutex, lock};
 
-/// How often the program hears that the thread is alive, and how long it believes it.
-const ALIVE_INTERVAL: Duration = Duration::from_millis(200);
-const ALIVE_FOR: Duration = Duration::from_secs(1);
+/// The longest time between two signs of life.
+const MAX_ALIVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often counters are read, and devices and routes looked for.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Services that an earlier process left and nobody has claimed after this time get no new flows.
@@ -135,6 +134,8 @@ impl EngineWorker {
             published: Arc::default(),
         };
         this.follow_devices()?;
+        // Before the first service: its first flow is decided by the scheduler already.
+        this.tell_alive();
         Ok(this)
     }
 
@@ -148,6 +149,7 @@ impl EngineWorker {
         let waker = Waker::from(Arc::clone(self.commands.waker()));
         let mut buffer = vec![0; MAX_FRAME_LEN];
         let started_at = now();
+        let alive_interval = MAX_ALIVE_INTERVAL.min(self.settings.alive_for / 5);
         let (mut next_alive, mut next_audit) = (started_at, started_at);
         let mut has_more = false;
         loop {
@@ -173,7 +175,7 @@ impl EngineWorker {
             };
             if now >= next_alive {
                 self.tell_alive();
-                next_alive = now + ALIVE_INTERVAL;
+                next_alive = now + alive_interval;
                 has_more |= self.check_flows();
                 self.end_drained(now);
             }
@@ -369,7 +371,7 @@ impl EngineWorker {
     }
 
     fn tell_alive(&mut self) {
-        let alive_for = u64::try_from(ALIVE_FOR.as_nanos()).unwrap_or(u64::MAX);
+        let alive_for = u64::try_from(self.settings.alive_for.as_nanos()).unwrap_or(u64::MAX);
         let control = RawControl {
             alive_until: self.clock.now().saturating_add(alive_for),
             tap_ifindex: self.tap.device.index,

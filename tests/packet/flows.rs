@@ -1,0 +1,218 @@
+//! What becomes of flows: who decides them, how their leases end, and what the client sees.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lvs::BackendSet;
+use lvs::backend::{Limits, OutcomeCounts};
+use lvs::engine::{EngineEntryKind, EngineProtocol, NewConnections};
+use lvs::scheduler::{LeastConnections, RoundRobin};
+use socket2::{Domain, Socket, Type};
+
+use crate::carried::{PATIENCE, ask_name, begin, connect, serve_tcp, settings, start_engine};
+use crate::world::{SERVERS, VIRTUAL, World, socket_address};
+
+/// Waits until a condition holds.
+///
+/// # Panics
+/// When it does not hold for too long.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(crate) fn serve_both(world: &World) {
+    for (machine, address) in ["a", "b"].into_iter().zip(SERVERS[0]) {
+        serve_tcp(world, machine, socket_address(address, 8080));
+    }
+}
+
+pub(crate) fn virtual_address() -> SocketAddr {
+    socket_address(VIRTUAL[0], 80)
+}
+
+pub(crate) fn active(set: &BackendSet<SocketAddr>) -> u32 {
+    set.snapshot().backends().iter().map(|backend| backend.load().active).sum()
+}
+
+fn outcomes(set: &BackendSet<SocketAddr>) -> OutcomeCounts {
+    let mut sum = OutcomeCounts::default();
+    for backend in set.snapshot().backends() {
+        let outcomes = backend.outcomes();
+        sum.ok += outcomes.ok;
+        sum.connect_error += outcomes.connect_error;
+    }
+    sum
+}
+
+/// Connects from the client's machine, and returns the error if that fails.
+fn try_connect(world: &World, address: SocketAddr) -> Result<TcpStream, ErrorKind> {
+    let connect = || TcpStream::connect_timeout(&address, PATIENCE);
+    world.within("client", connect).map_err(|error| error.kind())
+}
+
+#[test]
+fn a_lease_ends_with_its_connection() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let first = connect(&world, virtual_address());
+    let mut second = connect(&world, virtual_address());
+    ask_name(&mut second);
+    assert_eq!(active(&set), 2);
+    let entries = service.entries(EngineEntryKind::Connection, 10).expect("a list");
+    assert!(entries.len() == 2 && entries.iter().all(|it| it.local == virtual_address()));
+    assert!(entries.iter().all(|entry| entry.backend.is_some()), "{entries:?}");
+    drop(first);
+    until("the lease has ended", || active(&set) == 1);
+    assert_eq!(outcomes(&set).ok, 1);
+    until("counters are read", || service.counters().connections == 2);
+    let counters = service.counters();
+    assert!(counters.bytes_to_servers > 100 && counters.bytes_to_clients > Some(100));
+    assert_eq!(counters.servers.values().map(|server| server.active).sum::<u32>(), 1);
+}
+
+#[test]
+fn least_connections_know_the_flows() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (set, _service) = begin(&engine, EngineProtocol::Tcp, 0, LeastConnections::new());
+    let mut streams: Vec<_> = (0..6).map(|_| connect(&world, virtual_address())).collect();
+    let mut of_a: Vec<_> =
+        streams.extract_if(.., |stream| ask_name(stream) == 'a').collect::<Vec<_>>();
+    assert_eq!((of_a.len(), streams.len()), (3, 3));
+    of_a.clear();
+    until("three leases have ended", || active(&set) == 3);
+    let mut next: Vec<_> = (0..3).map(|_| connect(&world, virtual_address())).collect();
+    assert!(next.iter_mut().all(|stream| ask_name(stream) == 'a'), "a has none");
+}
+
+#[test]
+fn a_server_that_refuses_is_a_failed_connection() {
+    let Some(world) = World::build() else { return };
+    let engine = start_engine(&world, settings(&world));
+    let (set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let result = try_connect(&world, virtual_address());
+    assert_eq!(result.err(), Some(ErrorKind::ConnectionRefused), "the server's reset");
+    until("the failure is counted", || outcomes(&set).connect_error == 1);
+    assert_eq!(active(&set), 0);
+}
+
+#[test]
+fn an_icmp_error_of_a_server_reaches_the_client() {
+    let Some(world) = World::build() else { return };
+    let engine = start_engine(&world, settings(&world));
+    for family in [0, 1] {
+        let (_set, _service) = begin(&engine, EngineProtocol::Udp, family, RoundRobin::new());
+        let error = world.within("client", || {
+            let any = if family == 0 { "0.0.0.0" } else { "::" };
+            let socket = UdpSocket::bind((any, 0)).expect("a socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket.connect(socket_address(VIRTUAL[family], 80)).expect("a route");
+            socket.send(b"nobody listens").expect("sent");
+            socket.recv(&mut [0; 16]).expect_err("no answer").kind()
+        });
+        assert_eq!(error, ErrorKind::ConnectionRefused);
+    }
+    until("the errors are counted", || engine.statistics().icmp_errors == 2);
+}
+
+#[test]
+fn a_port_that_is_used_again_is_scheduled_anew() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let names: String = (0..4)
+        .map(|_| {
+            let mut stream = world.within("client", || {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                socket.set_reuse_address(true).expect("an option");
+                socket.bind(&socket_address("10.1.0.2", 40_000).into()).expect("a free port");
+                socket.connect(&virtual_address().into()).expect("a connection");
+                TcpStream::from(socket)
+            });
+            let name = ask_name(&mut stream);
+            // The server closes first, so that the client's port is free at once.
+            stream.write_all(b"q").expect("a request");
+            assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
+            name
+        })
+        .collect();
+    assert!(names == "abab" || names == "baba", "by turns, not {names}");
+}
+
+#[test]
+fn a_connection_that_nobody_can_have_is_refused() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let ids: Vec<_> = set.snapshot().backends().iter().map(|it| it.id().clone()).collect();
+    for id in &ids {
+        set.set_limits(id, Limits::new(1)).expect("a limit");
+    }
+    let mut streams = [connect(&world, virtual_address()), connect(&world, virtual_address())];
+    let refused = try_connect(&world, virtual_address()).err();
+    assert_eq!(refused, Some(ErrorKind::ConnectionRefused), "both are at their limits");
+    for id in &ids {
+        set.set_limits(id, Limits::NONE).expect("no limit");
+        set.disable(id).expect("it is there");
+    }
+    let refused = try_connect(&world, virtual_address()).err();
+    assert_eq!(refused, Some(ErrorKind::ConnectionRefused), "all are disabled");
+    for stream in &mut streams {
+        ask_name(stream);
+    }
+    until("it is counted", || engine.statistics().refused_without_server == 2);
+}
+
+#[test]
+fn a_table_decides_above_the_rate() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let mut settings = settings(&world);
+    settings.decisions_per_second = 1;
+    let engine = start_engine(&world, settings);
+    let (set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let mut streams: Vec<_> = world.within("client", || {
+        let connect = |_| TcpStream::connect_timeout(&virtual_address(), PATIENCE);
+        (0..64).map(connect).collect::<Result<_, _>>().expect("all are served")
+    });
+    let names: Vec<_> = streams.iter_mut().map(ask_name).collect();
+    assert!(names.contains(&'a') && names.contains(&'b'), "{names:?}");
+    until("the leases are there", || active(&set) == 64);
+    until("decisions are counted", || engine.statistics().table_decisions > 0);
+    let statistics = engine.statistics();
+    assert_eq!(statistics.table_decisions + statistics.upcalls, 64, "{statistics:?}");
+}
+
+#[test]
+fn a_service_drains() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let mut stream = connect(&world, virtual_address());
+    service.drain(Duration::from_secs(600), NewConnections::Refused);
+    until("new connections are refused", || {
+        try_connect(&world, virtual_address()).err() == Some(ErrorKind::ConnectionRefused)
+    });
+    ask_name(&mut stream);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(service.poll_finished(&mut context).is_pending());
+    // The end of a time that is shorter cuts it.
+    service.drain(Duration::ZERO, NewConnections::Refused);
+    until("the service has ended", || service.poll_finished(&mut context).is_ready());
+    stream.write_all(b"w").expect("the socket takes it");
+    let error = stream.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(error, Err(ErrorKind::ConnectionReset), "by this machine's stack");
+}

@@ -1,0 +1,149 @@
+//! Flows outlive the process that decided them.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use lvs::engine::EngineProtocol;
+use lvs::packet::PacketSettings;
+use lvs::scheduler::RoundRobin;
+
+use crate::carried::{ask_name, begin, connect, settings, start_engine};
+use crate::flows::{active, serve_both, until, virtual_address};
+use crate::world::World;
+
+#[test]
+fn flows_are_handed_over_to_the_next_engine() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let mut old = connect(&world, virtual_address());
+    let name = ask_name(&mut old);
+    service.hand_over();
+    drop((service, engine));
+    assert_eq!(ask_name(&mut old), name, "without an engine");
+    let mut between = connect(&world, virtual_address());
+    ask_name(&mut between);
+
+    let engine = start_engine(&world, settings(&world));
+    let (set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    until("the leases are there again", || active(&set) == 2);
+    assert_eq!(ask_name(&mut old), name, "with the next engine");
+    let mut new: Vec<_> = (0..2).map(|_| connect(&world, virtual_address())).collect();
+    let names: String = new.iter_mut().map(ask_name).collect();
+    assert!(names == "ab" || names == "ba", "by turns, not {names}");
+    drop((old, between));
+    until("the leases have ended", || active(&set) == 2);
+
+    // What nobody was given is removed with the engine.
+    drop(service);
+    drop(engine);
+    until("nothing is left", || !world.pin_folder().exists());
+}
+
+/// The variable that makes a process of this program an engine; it has the namespace and the folder.
+const ROLE: &str = "LVS_TEST_ENGINE";
+
+/// Runs an engine until it is killed; for other tests, which start it.
+#[test]
+#[ignore = "started by other tests"]
+fn the_engine_of_a_test() {
+    let Some(role) = env::var_os(ROLE) else { return };
+    let role = role.into_string().expect("text");
+    let (namespace, folder) = role.split_once(' ').expect("two parts");
+    World::enter_namespace(namespace);
+    let mut settings = PacketSettings::default();
+    settings.pin_folder = folder.into();
+    settings.flows = 4096;
+    let engine = lvs::packet::PacketEngine::start(settings).expect("the engine");
+    let (_set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    fs::write(ready_file(folder), "").expect("a file");
+    loop {
+        thread::park();
+    }
+}
+
+fn ready_file(folder: &str) -> String {
+    format!("{}.ready", folder.trim_end_matches("/lvs"))
+}
+
+/// A process that is killed when it is dropped.
+struct EngineProcess(Child);
+
+impl EngineProcess {
+    fn start(world: &World) -> Self {
+        let folder = world.pin_folder().display().to_string();
+        let ready = ready_file(&folder);
+        let _ = fs::remove_file(&ready);
+        let role = format!("{} {folder}", world.namespace("director"));
+        let child = Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "outlive::the_engine_of_a_test", "--ignored"])
+            .env(ROLE, role)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a process");
+        let process = Self(child);
+        until("the engine is ready", || fs::exists(&ready).is_ok_and(|is_there| is_there));
+        let _ = fs::remove_file(&ready);
+        process
+    }
+
+    /// Kills it with a signal that it cannot handle.
+    fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it has ended");
+    }
+}
+
+impl Drop for EngineProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn flows_outlive_a_killed_process() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let process = EngineProcess::start(&world);
+    let address: SocketAddr = virtual_address();
+    let mut old = connect(&world, address);
+    let name = ask_name(&mut old);
+    process.kill();
+    assert_eq!(ask_name(&mut old), name, "an old connection");
+    // At first the program believes that the process lives, and a client repeats its SYN.
+    let mut new: Vec<_> = (0..8).map(|_| connect(&world, address)).collect();
+    for stream in &mut new {
+        ask_name(stream);
+    }
+
+    let process = EngineProcess::start(&world);
+    assert_eq!(ask_name(&mut old), name, "an old connection, with the next process");
+    for stream in &mut new {
+        ask_name(stream);
+    }
+    let mut newest = connect(&world, address);
+    ask_name(&mut newest);
+    process.kill();
+}
+
+#[test]
+fn a_device_that_is_made_again_carries_packets() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    ask_name(&mut connect(&world, virtual_address()));
+    world.at("director", "link delete to-client");
+    world.connect_machine(1, "client");
+    // The device is looked for every second; until then the stack refuses.
+    until("new connections are served", || {
+        world.within("client", || {
+            std::net::TcpStream::connect_timeout(&virtual_address(), Duration::from_secs(5)).is_ok()
+        })
+    });
+    ask_name(&mut connect(&world, virtual_address()));
+}
