@@ -118,16 +118,23 @@ impl PacketProgram {
         } else {
             // A device that has the queueing discipline already is fine.
             let _ = tc::qdisc_add_clsact(device);
-            let options = NlOptions {
-                priority: FILTER_PRIORITY,
-                handle: FILTER_HANDLE,
-                ..NlOptions::default()
+            let filter =
+                attached_filter(device).map_err(|error| attach_error(error.to_string()))?;
+            // In place of the one that an earlier process has left, if there is one.
+            let id = match classifier.attach_to_link(filter) {
+                Ok(id) => id,
+                Err(_) => {
+                    let options = NlOptions {
+                        priority: FILTER_PRIORITY,
+                        handle: FILTER_HANDLE,
+                        ..NlOptions::default()
+                    };
+                    let options = TcAttachOptions::Netlink(options);
+                    classifier
+                        .attach_with_options(device, TcAttachType::Ingress, options)
+                        .map_err(|error| attach_error(with_causes(&error)))?
+                }
             };
-            let options = TcAttachOptions::Netlink(options);
-            let _ = tc::qdisc_detach_program(device, TcAttachType::Ingress, PROGRAM);
-            let id = classifier
-                .attach_with_options(device, TcAttachType::Ingress, options)
-                .map_err(|error| attach_error(with_causes(&error)))?;
             // A filter stays when its owner is forgotten.
             let link = classifier.take_link(id).map_err(|it| attach_error(with_causes(&it)))?;
             std::mem::forget(link);
@@ -172,28 +179,36 @@ impl PacketProgram {
     }
 }
 
-/// Removes the program from all devices, and the maps, of every layout. Returns the names of the devices.
-pub(super) fn detach(folder: &Path) -> Result<Vec<String>, PacketError> {
+/// Removes the program from these devices and all that have a link of it, and the maps, of every layout.
+pub(super) fn detach<'a>(
+    folder: &Path,
+    devices: impl Iterator<Item = &'a str>,
+) -> Result<(), PacketError> {
     let pin_error = |source| PacketError::PinFolder { path: folder.to_owned(), source };
-    let mut devices = Vec::new();
+    if !has_tcx() {
+        for device in devices {
+            // What is dropped is detached. The device may be gone.
+            drop(attached_filter(device));
+        }
+    }
     let versions = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(devices),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         versions => versions.map_err(pin_error)?,
     };
     for version in versions {
         let version = version.map_err(pin_error)?.path();
         for pin in fs::read_dir(&version).map_err(pin_error)? {
-            let pin = pin.map_err(pin_error)?;
-            let name = pin.file_name();
-            if let Some((_, device)) = name.to_str().and_then(parse_link_name) {
-                devices.push(device.to_owned());
-            }
-            fs::remove_file(pin.path()).map_err(pin_error)?;
+            fs::remove_file(pin.map_err(pin_error)?.path()).map_err(pin_error)?;
         }
         fs::remove_dir(&version).map_err(pin_error)?;
     }
-    fs::remove_dir(folder).map_err(pin_error)?;
-    Ok(devices)
+    fs::remove_dir(folder).map_err(pin_error)
+}
+
+/// Returns the filter of a device on a kernel without tcx, whether it is there or not.
+fn attached_filter(device: &str) -> io::Result<SchedClassifierLink> {
+    let ingress = TcAttachType::Ingress;
+    SchedClassifierLink::attached(device, ingress, FILTER_PRIORITY, FILTER_HANDLE, None)
 }
 
 /// Returns whether the kernel has links of tcx, which can be replaced in place and pinned.

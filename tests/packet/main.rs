@@ -1,7 +1,30 @@
-//! The packet engine between network namespaces, on the machine's own kernel.
+//! The packet engine between network namespaces: on the machine's own kernel, and on kernels of Debian.
 #![cfg(all(feature = "packet", target_os = "linux", not(lvs_loom)))]
 
 mod carried;
 mod flows;
+#[path = "../common/guest/mod.rs"]
+mod guest;
+mod inside;
 mod outlive;
 mod world;
+
+use guest::{Guest, GuestKernel};
+
+/// Those of filters are for kernels without tcx.
+const MODULES: [&str; 5] = ["tun", "veth", "sch_ingress", "cls_bpf", "ipv6"];
+
+fn guest() -> Guest {
+    Guest::new("inside::").modules(&MODULES).programs(&["ip", "tc"])
+}
+
+/// Linux 6.1, which has no tcx, and runs programs without compiling them.
+#[test]
+fn in_user_mode_linux() {
+    guest().run(GuestKernel::UserMode);
+}
+
+#[test]
+fn in_a_kernel_of_debian() {
+    guest().run(GuestKernel::Qemu);
+}

@@ -15,23 +15,28 @@ use crate::world::World;
 
 #[test]
 fn flows_are_handed_over_to_the_next_engine() {
-    let Some(world) = World::build() else { return };
-    serve_both(&world);
-    let engine = start_engine(&world, settings(&world));
+    if let Some(world) = World::build() {
+        hand_over(&world);
+    }
+}
+
+pub(crate) fn hand_over(world: &World) {
+    serve_both(world);
+    let engine = start_engine(world, settings(world));
     let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
-    let mut old = connect(&world, virtual_address());
+    let mut old = connect(world, virtual_address());
     let name = ask_name(&mut old);
     service.hand_over();
     drop((service, engine));
     assert_eq!(ask_name(&mut old), name, "without an engine");
-    let mut between = connect(&world, virtual_address());
+    let mut between = connect(world, virtual_address());
     ask_name(&mut between);
 
-    let engine = start_engine(&world, settings(&world));
+    let engine = start_engine(world, settings(world));
     let (set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
     until("the leases are there again", || active(&set) == 2);
     assert_eq!(ask_name(&mut old), name, "with the next engine");
-    let mut new: Vec<_> = (0..2).map(|_| connect(&world, virtual_address())).collect();
+    let mut new: Vec<_> = (0..2).map(|_| connect(world, virtual_address())).collect();
     let names: String = new.iter_mut().map(ask_name).collect();
     assert!(names == "ab" || names == "ba", "by turns, not {names}");
     drop((old, between));

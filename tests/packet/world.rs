@@ -39,7 +39,8 @@ impl World {
         }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("lvsp{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(&name);
+        // What a kernel of its own can write to, too.
+        let folder = Path::new("/run").join(&name);
         fs::create_dir(&folder).expect("a folder");
         mount("bpf", &folder, "bpf", MountFlags::empty(), None).expect("a BPF file system");
         let world = Self { name, folder };
@@ -86,6 +87,15 @@ impl World {
         let output = command.args(arguments.split_whitespace()).output().expect("ip runs");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {arguments}: {error}");
+    }
+
+    /// Returns what a program prints on a machine.
+    pub(crate) fn output(&self, machine: &str, program: &str, arguments: &str) -> String {
+        let run = || {
+            let mut command = Command::new(program);
+            command.args(arguments.split_whitespace()).output().expect("it runs")
+        };
+        String::from_utf8(self.within(machine, run).stdout).expect("text")
     }
 
     /// Runs `ip` on a machine.

@@ -67,6 +67,16 @@ static __attribute__((noinline)) int change_state(const struct tuple *tuple, u32
 	return 0;
 }
 
+INLINE struct service *find_service(const struct tuple *tuple)
+{
+	struct service_key key = {
+		.address = tuple->destination,
+		.port = tuple->destination_port,
+		.protocol = tuple->protocol,
+	};
+	return map_lookup(&services, &key);
+}
+
 // Returns whether a packet that nobody has decided may go to the director.
 INLINE u32 may_ask(const struct control *control, u64 now)
 {
@@ -138,10 +148,14 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 }
 
 // Decides a flow by the table of its service. Returns 0 if there is a server for it.
-static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, u32 id, u32 slots, u32 ifindex)
+static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, u32 ifindex)
 {
+	struct service *service = find_service(tuple);
+	if (!service)
+		return -1;
+	u32 id = service->id, slots = service->slots;
 	void *table = map_lookup(&tables, &id);
-	if (!table || slots == 0)
+	if (!table)
 		return -1;
 	u32 hash = hash_tuple(tuple);
 	for (int n = 0; n < MAX_PROBES; n++) {

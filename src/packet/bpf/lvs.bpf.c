@@ -29,17 +29,15 @@ INLINE int carry_error(struct __sk_buff *skb, const struct packet *packet)
 	return redirect_to_neighbour(ifindex, 0, 0, 0);
 }
 
-// Decides a packet of no flow. Returns the verdict, or 0 if it has a flow now.
+enum { ASK_TABLE = 0 };
+
+// Decides a packet of no flow: returns a verdict, or that the service's table is to be asked. That is left to
+// the caller, because functions that are called have one small stack in common.
 static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct tuple *tuple = &packet->tuple;
-	struct service_key key = {
-		.address = tuple->destination,
-		.port = tuple->destination_port,
-		.protocol = tuple->protocol,
-	};
 	u32 first = 0;
-	struct service *service = map_lookup(&services, &key);
+	struct service *service = find_service(tuple);
 	if (!service)
 		return VERDICT_NEXT;
 	if (tuple->protocol == PROTOCOL_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN) {
@@ -66,11 +64,7 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		count(COUNT_REFUSED_AT_LIMIT);
 		return VERDICT_NEXT;
 	}
-	if (decide_by_table(tuple, service->id, service->slots, skb->ifindex)) {
-		count(COUNT_REFUSED_WITHOUT_SERVER);
-		return VERDICT_NEXT;
-	}
-	return 0;
+	return ASK_TABLE;
 }
 
 INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
@@ -83,8 +77,12 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		flow = 0;
 	if (!flow) {
 		int verdict = decide(skb, packet);
-		if (verdict)
+		if (verdict != ASK_TABLE)
 			return verdict;
+		if (decide_by_table(tuple, skb->ifindex)) {
+			count(COUNT_REFUSED_WITHOUT_SERVER);
+			return VERDICT_NEXT;
+		}
 		flow = map_lookup(&flows, tuple);
 		if (!flow)
 			return VERDICT_DROP;

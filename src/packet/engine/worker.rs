@@ -23,7 +23,7 @@ use crate::packet::layout::{
 };
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::{RouteSocket, RouteToServer};
-use crate::packet::program::PacketProgram;
+use crate::packet::program::{PacketProgram, detach};
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
 use crate::sync::{Mutex, lock};
@@ -514,7 +514,7 @@ impl EngineWorker {
         self.check(result);
         if is_empty {
             let folder = self.settings.pin_folder.clone();
-            let result = crate::packet::program::detach(&folder);
+            let result = detach(&folder, self.program.devices());
             self.check(result);
         }
     }

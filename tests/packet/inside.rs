@@ -1,0 +1,35 @@
+//! What kernels of Debian are tested with.
+
+use crate::carried::{carry_tcp, carry_udp};
+use crate::guest;
+use crate::outlive::hand_over;
+use crate::world::World;
+
+fn with_world(test: impl FnOnce(&World)) {
+    if guest::enter() {
+        test(&World::build().expect("the kernel is the test's own"));
+    }
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn tcp_is_carried() {
+    with_world(carry_tcp);
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn udp_is_carried() {
+    with_world(carry_udp);
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn flows_are_handed_over() {
+    with_world(|world| {
+        hand_over(world);
+        // Nor a filter, where programs are attached by filters.
+        let filters = world.output("director", "tc", "filter show dev to-client ingress");
+        assert_eq!(filters, "");
+    });
+}
