@@ -21,8 +21,8 @@ pub enum PacketError {
     },
     /// The folder for what outlives the process cannot be used.
     #[error(
-        "{} cannot be used for maps that outlive the process: {source}; it must lie in a BPF \
-         file system (mount -t bpf bpf /sys/fs/bpf)", path.display()
+        "the folder {} for what outlives the process must lie in a BPF file system \
+         (mount -t bpf bpf /sys/fs/bpf): {source}", path.display()
     )]
     PinFolder {
         /// The folder.

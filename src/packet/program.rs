@@ -10,6 +10,8 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
+use rustix::fs::statfs;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
@@ -22,6 +24,9 @@ static OBJECT: &AlignedObject<[u8]> = &AlignedObject(*include_bytes!("bpf/lvs.bp
 
 const PROGRAM: &str = "lvs";
 const LINK_PREFIX: &str = "link-";
+
+/// The type of a BPF file system (`uapi/linux/magic.h`).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
 /// The first Linux that has links of tcx.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -47,9 +52,9 @@ impl PacketProgram {
     /// Loads the program, with the maps that an earlier process has left in the folder. `flows` is the number
     /// of flows that new maps have room for.
     pub(super) fn load(folder: &Path, flows: u32) -> Result<(Self, PacketMaps), PacketError> {
-        let versions = folder.to_owned();
-        let folder = versions.join(format!("v{LAYOUT_VERSION}"));
-        fs::create_dir_all(&folder)
+        require_capabilities()?;
+        let folder = folder.join(format!("v{LAYOUT_VERSION}"));
+        create_pin_folder(&folder)
             .map_err(|source| PacketError::PinFolder { path: folder.clone(), source })?;
         let mut loader = EbpfLoader::new();
         // Two entries a flow.
@@ -177,6 +182,26 @@ impl PacketProgram {
         output.truncate(len);
         (result.return_value as i32, output)
     }
+}
+
+/// Checks that the process may do what is to be done: what the kernel says else is not always that it may not.
+fn require_capabilities() -> Result<(), PacketError> {
+    let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let has_bpf = effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+    if has_bpf && effective.contains(CapabilitySet::NET_ADMIN) {
+        return Ok(());
+    }
+    let source = io::Error::from_raw_os_error(libc::EPERM);
+    Err(PacketError::Capability { action: "loading the program", source })
+}
+
+/// Makes a folder in a BPF file system.
+fn create_pin_folder(folder: &Path) -> io::Result<()> {
+    let present = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
+    if statfs(present)?.f_type.cast_unsigned() != BPF_FS_MAGIC {
+        return Err(io::Error::other(format!("{} is none", present.display())));
+    }
+    fs::create_dir_all(folder)
 }
 
 /// Removes the program from these devices and all that have a link of it, and the maps, of every layout.

@@ -7,6 +7,7 @@ mod flows;
 mod guest;
 mod inside;
 mod outlive;
+mod surroundings;
 mod world;
 
 use guest::{Guest, GuestKernel};

@@ -1,0 +1,53 @@
+//! What a machine may lack: each error names it, with what to do.
+
+use std::fs;
+
+use lvs::packet::{PacketEngine, PacketSettings};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+use crate::carried::settings;
+use crate::world::World;
+
+fn start_error(settings: PacketSettings) -> String {
+    PacketEngine::start(settings).expect_err("it cannot start").to_string()
+}
+
+#[test]
+fn the_folder_must_be_in_a_bpf_file_system() {
+    let Some(world) = World::build() else { return };
+    let folder = std::env::temp_dir().join(world.namespace("plain"));
+    let mut settings = settings(&world);
+    settings.pin_folder.clone_from(&folder);
+    let error = world.within("director", || start_error(settings));
+    assert!(!folder.exists(), "nothing is left");
+    assert!(
+        error.contains(&*folder.to_string_lossy()) && error.contains("mount -t bpf"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_process_must_have_two_capabilities() {
+    let Some(world) = World::build() else { return };
+    let settings = settings(&world);
+    let try_with = |capabilities| {
+        world.within("director", || {
+            // The folder is there, so that only what is tested is missing.
+            fs::create_dir_all(settings.pin_folder.join("v1")).expect("a BPF file system");
+            let sets = CapabilitySets {
+                effective: capabilities,
+                permitted: capabilities,
+                inheritable: CapabilitySet::empty(),
+            };
+            set_capabilities(None, sets).expect("less is always possible");
+            PacketEngine::start(settings.clone()).map(drop).map_err(|error| error.to_string())
+        })
+    };
+    let (bpf, network) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
+    for too_few in [CapabilitySet::empty(), bpf, network] {
+        let error = try_with(too_few).expect_err("too few");
+        assert!(error.contains("CAP_BPF and CAP_NET_ADMIN"), "{too_few:?}: {error}");
+    }
+    // Root's files, of which the capability to pass over their rights is not needed.
+    try_with(bpf | network).expect("these are enough");
+}
