@@ -53,7 +53,8 @@ impl PacketProgram {
     /// of flows that new maps have room for.
     pub(super) fn load(folder: &Path, flows: u32) -> Result<(Self, PacketMaps), PacketError> {
         require_capabilities()?;
-        let folder = folder.join(format!("v{LAYOUT_VERSION}"));
+        let versions = folder;
+        let folder = versions.join(format!("v{LAYOUT_VERSION}"));
         create_pin_folder(&folder)
             .map_err(|source| PacketError::PinFolder { path: folder.clone(), source })?;
         let mut loader = EbpfLoader::new();
@@ -65,6 +66,7 @@ impl PacketProgram {
         let maps = PacketMaps::from_program(&mut program)?;
         let mut loaded = Self { program, folder, devices: BTreeMap::new() };
         loaded.replace_earlier_program();
+        loaded.remove_other_layouts(versions);
         Ok((loaded, maps))
     }
 
@@ -83,6 +85,23 @@ impl PacketProgram {
                     tracing::info!("engine packet: the program left {device}: {error}");
                     // The device is attached anew if it is there.
                     let _ = fs::remove_file(self.folder.join(name));
+                }
+            }
+        }
+    }
+
+    /// Removes programs and maps of other layouts. Their flows end: they cannot be read.
+    fn remove_other_layouts(&self, versions: &Path) {
+        for entry in fs::read_dir(versions).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path != self.folder {
+                let layout = entry.file_name();
+                tracing::warn!(
+                    "engine packet: flows of the layout {} of an earlier version end",
+                    layout.display()
+                );
+                if let Err(error) = fs::remove_dir_all(&path) {
+                    tracing::error!("engine packet: {}: {error}", path.display());
                 }
             }
         }

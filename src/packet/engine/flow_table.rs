@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::server_slots::ServerSlots;
+use super::virtual_service::VirtualService;
 use crate::Lease;
 use crate::backend::Outcome;
 use crate::packet::error::PacketError;
@@ -123,17 +124,21 @@ impl FlowTable {
         }
     }
 
-    /// Replaces the leases of a service's flows.
-    pub(super) fn replace_leases(
+    /// Gives the flows of a service leases of its set, but for those that have one.
+    pub(super) fn renew_leases(
         &mut self,
-        service: u32,
-        lease: impl Fn(u32) -> Option<Lease<SocketAddr>>,
+        service: &VirtualService,
+        servers: &ServerSlots,
         maps: &PacketMaps,
     ) {
-        let records = self.records.iter_mut().filter(|(_, record)| record.service == service);
+        let records = self.records.iter_mut().filter(|(_, record)| record.service == service.id);
         for (tuple, record) in records {
+            if record.lease.as_ref().is_some_and(|lease| service.has_backend(lease.backend())) {
+                continue;
+            }
             let is_open = matches!(maps.flow(tuple), Ok(Some(flow)) if !flow.is_over());
-            record.lease = if is_open { lease(record.server) } else { None };
+            let slot = servers.get(record.server).filter(|_| is_open);
+            record.lease = slot.and_then(|slot| service.lease_of(slot));
         }
     }
 

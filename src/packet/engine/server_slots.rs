@@ -135,10 +135,11 @@ impl ServerSlots {
         Ok(counted)
     }
 
-    /// Returns the addresses of all servers, each with its number.
-    pub(super) fn addresses(&self) -> Vec<(u32, IpAddr)> {
-        let slots = (0..).zip(&self.slots);
-        slots.filter_map(|(index, slot)| Some((index, slot.as_ref()?.raw.address().ip()))).collect()
+    /// Returns the addresses of all servers, each with its number, or of those alone without a route.
+    pub(super) fn addresses(&self, without_route: bool) -> Vec<(u32, IpAddr)> {
+        let slots = (0..).zip(&self.slots).filter_map(|(n, slot)| Some((n, slot.as_ref()?)));
+        let slots = slots.filter(|(_, slot)| !without_route || slot.raw.ifindex == 0);
+        slots.map(|(index, slot)| (index, slot.raw.address().ip())).collect()
     }
 
     pub(super) fn count_flow(&mut self, index: u32) {

@@ -51,7 +51,10 @@ impl EngineWorker {
             }
         }
         let key = RawServiceKey::new(tuple.destination(), tuple.protocol);
-        let Some(service) = self.services.get(&key) else { return Ok(()) };
+        let Some(service) = self.services.get(&key).filter(|service| service.drain.is_none())
+        else {
+            return Ok(());
+        };
         let mut flow = Flow::from(tuple.source()).destination(tuple.destination()).time(now);
         for _ in 0..MAX_TRIES {
             let chosen = match service.choose(&flow, now) {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::server_slots::{ServerSlot, ServerSlots};
-use crate::backend::{BackendState, Members, SetSubscription, Snapshot};
+use crate::backend::{Backend, BackendState, Members, SetSubscription, Snapshot};
 use crate::balancer::{Persistence, PickError};
 use crate::engine::{
     EngineCounters, EngineRequest, EngineServerCounters, NewConnections, SharedService,
@@ -152,7 +152,12 @@ impl VirtualService {
         let mut known = BTreeMap::new();
         for backend in snapshot.backends() {
             let address = self.request.destination_address(*backend.target());
-            let index = servers.assign(maps, self.id, address, Some(backend.id()))?;
+            let is_same =
+                |index: &u32| servers.get(*index).is_some_and(|slot| slot.raw.address() == address);
+            let index = match self.servers.get(backend.id()).copied().filter(is_same) {
+                Some(index) => index,
+                None => servers.assign(maps, self.id, address, Some(backend.id()))?,
+            };
             known.insert(backend.id().clone(), index);
         }
         let left = std::mem::replace(&mut self.servers, known);
@@ -200,6 +205,12 @@ impl VirtualService {
                 _ => Err(error),
             },
         }
+    }
+
+    /// Returns whether the set has this very backend.
+    pub(super) fn has_backend(&self, backend: &Arc<Backend<SocketAddr>>) -> bool {
+        let snapshot = self.subscription.snapshot();
+        snapshot.find(backend.id()).is_some_and(|present| Arc::ptr_eq(present, backend))
     }
 
     /// Returns a lease for a flow that a server has already.

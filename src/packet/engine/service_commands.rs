@@ -1,0 +1,175 @@
+//! What owners of services ask for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::command::EngineCommand;
+use super::flow_table::{FlowRecord, timeout};
+use super::virtual_service::{VirtualService, explain_new_connections};
+use super::worker::{EngineWorker, UnownedService, now};
+use crate::backend::BackendId;
+use crate::engine::{EngineDrainReport, EngineEntry, EngineRequest, NewConnections, SharedService};
+use crate::packet::error::PacketError;
+use crate::packet::layout::{MAX_SERVICES, RawServiceKey, RawTuple, flow_state};
+
+impl EngineWorker {
+    pub(super) fn run_command(&mut self, command: EngineCommand, waker: &Waker) {
+        match command {
+            EngineCommand::Begin { key, request, owner, reply } => {
+                let result = self.begin(key, request, owner, waker);
+                // The owner waits for the reply.
+                let _ = reply.send(result);
+            }
+            EngineCommand::Drain { key, owner, within, new } => {
+                self.drain(key, &owner, within, new);
+            }
+            EngineCommand::HandOver(key, owner) => {
+                if self.is_owner(&key, &owner)
+                    && let Some(service) = self.services.remove(&key)
+                {
+                    let left = UnownedService { id: service.id, is_handed_over: true };
+                    self.unowned.insert(key, left);
+                }
+                owner.finish(EngineDrainReport::default());
+            }
+            EngineCommand::Entries { key, limit, reply } => {
+                // Who asked may have given up.
+                let _ = reply.send(self.entries(&key, limit));
+            }
+            EngineCommand::Stop => {}
+        }
+    }
+
+    fn is_owner(&self, key: &RawServiceKey, owner: &Arc<SharedService>) -> bool {
+        self.services.get(key).is_some_and(|service| Arc::ptr_eq(&service.owner, owner))
+    }
+
+    fn begin(
+        &mut self,
+        key: RawServiceKey,
+        request: Box<EngineRequest>,
+        owner: Arc<SharedService>,
+        waker: &Waker,
+    ) -> Result<(), PacketError> {
+        let replaced = self.services.remove(&key);
+        let known = replaced.as_ref().map(|service| service.id);
+        let id = match known.or_else(|| self.unowned.get(&key).map(|service| service.id)) {
+            Some(id) => id,
+            None => self.free_service_id()?,
+        };
+        let mut service = VirtualService::new(key, id, request, owner)
+            .map_err(|error| PacketError::Map { map: "services", reason: error.to_string() })?;
+        if let Some(replaced) = replaced {
+            service.retired = replaced.retired;
+            replaced.owner.finish(EngineDrainReport::default());
+        }
+        // Registers the waker.
+        service.has_changed(waker);
+        service.reconcile(&mut self.maps, &mut self.servers)?;
+        self.unowned.remove(&key);
+        self.flows.renew_leases(&service, &self.servers, &self.maps);
+        self.services.insert(key, service);
+        self.follow_routes(true)
+    }
+
+    fn free_service_id(&self) -> Result<u32, PacketError> {
+        let used = self.services.values().map(|service| service.id);
+        let used: BTreeSet<_> =
+            used.chain(self.unowned.values().map(|service| service.id)).collect();
+        (0..MAX_SERVICES).find(|id| !used.contains(id) && self.flows.count_of(*id) == 0).ok_or_else(
+            || PacketError::Map {
+                map: "services",
+                reason: format!("there are more than {MAX_SERVICES} services"),
+            },
+        )
+    }
+
+    fn drain(
+        &mut self,
+        key: RawServiceKey,
+        owner: &Arc<SharedService>,
+        within: Duration,
+        new: NewConnections,
+    ) {
+        if !self.is_owner(&key, owner) {
+            return owner.finish(EngineDrainReport::default());
+        }
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let name = &service.request.service;
+        tracing::debug!("service {name} drains; new flows: {}", explain_new_connections(new));
+        let flows = self.flows.count_of(service.id);
+        let result = service.begin_drain(within, now(), flows, &mut self.maps);
+        self.check(result);
+        self.forget_address(key);
+        self.end_drained(now());
+    }
+
+    /// Tells the program that an address has no services, if it has none.
+    pub(super) fn forget_address(&mut self, key: RawServiceKey) {
+        let address = key.of_address();
+        let has_others = self
+            .services
+            .values()
+            .any(|service| service.drain.is_none() && service.key.of_address() == address);
+        if !has_others && !self.unowned.keys().any(|unowned| unowned.of_address() == address) {
+            let result = self.maps.remove_service(&address);
+            self.check(result);
+        }
+    }
+
+    /// Ends the services whose flows have ended, or whose time has come.
+    pub(super) fn end_drained(&mut self, now: Instant) {
+        let is_over = |service: &VirtualService| {
+            let Some(drain) = &service.drain else { return false };
+            self.flows.count_of(service.id) == 0
+                || drain.deadline.is_some_and(|deadline| now >= deadline)
+        };
+        let over = self.services.values().filter(|service| is_over(service));
+        for key in over.map(|service| service.key).collect::<Vec<_>>() {
+            let Some(mut service) = self.services.remove(&key) else { continue };
+            let id = service.id;
+            let is_cut = |record: &FlowRecord| record.service == id;
+            let open = self.flows.iter().filter(|(_, it)| it.service == id && it.lease.is_some());
+            let open = open.count() as u64;
+            let result = self.flows.cut(is_cut, &mut self.maps, &mut self.servers);
+            self.check(result);
+            let result = service.release_servers(&mut self.maps, &mut self.servers);
+            self.check(result);
+            let mut report = EngineDrainReport::default();
+            let begun = service.drain.as_ref().map_or(0, |drain| drain.flows);
+            (report.finished, report.cut) = (begun.saturating_sub(open), open);
+            service.owner.finish(report);
+        }
+    }
+
+    fn entries(&self, key: &RawServiceKey, limit: usize) -> Vec<EngineEntry> {
+        let Some(service) = self.services.get(key) else { return Vec::new() };
+        let flows = self.flows.iter().filter(|(_, record)| record.service == service.id);
+        let entry = |(tuple, record): (&RawTuple, &FlowRecord)| {
+            let flow = self.maps.flow(tuple).ok()??;
+            let server = self.servers.get(record.server);
+            let backend: Option<BackendId> = server.and_then(|slot| slot.backend.clone());
+            let destination = flow.rewritten(tuple.protocol).destination();
+            let mut entry = EngineEntry::new(tuple.source(), tuple.destination(), destination);
+            entry.backend = backend;
+            state_name(flow.state).clone_into(&mut entry.state);
+            let quiet = Duration::from_nanos(self.clock.now().saturating_sub(flow.seen_at));
+            entry.expires_in = timeout(tuple, &flow, &self.settings).saturating_sub(quiet);
+            Some(entry)
+        };
+        flows.filter_map(entry).take(limit).collect()
+    }
+}
+
+/// Returns the name of a flow's state.
+fn state_name(state: u32) -> &'static str {
+    match state {
+        state if state & flow_state::RESETS != 0 => "RESET",
+        state if state & flow_state::FINS == flow_state::FINS => "CLOSED",
+        state if state & flow_state::FINS != 0 => "CLOSING",
+        state if state & flow_state::ANSWERED != 0 => "ESTABLISHED",
+        _ => "BEGUN",
+    }
+}
