@@ -91,4 +91,6 @@ pub use self::settings::PacketSettings;
 pub use self::statistics::PacketStatistics;
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod object_tests;

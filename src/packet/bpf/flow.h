@@ -30,13 +30,32 @@ INLINE void reverse(const struct flow *flow, u8 protocol, struct tuple *tuple)
 	__builtin_memset(tuple->pad, 0, sizeof(tuple->pad));
 }
 
-INLINE void send_event(struct event *event)
+// Returns whether the packets of a tuple come back to a direction of a flow: it is the flow's other one.
+INLINE u32 is_other_direction(const struct tuple *tuple, const struct flow *flow)
+{
+	return flow->source_port == tuple->destination_port && flow->destination_port == tuple->source_port &&
+	       is_same_address(&flow->source, &tuple->destination) &&
+	       is_same_address(&flow->destination, &tuple->source);
+}
+
+// Returns the device that packets leave by. The route to the server may have changed since the flow began.
+INLINE u32 outgoing_device(const struct flow *flow)
+{
+	u32 index = flow->server;
+	struct server *server = map_lookup(&servers, &index);
+	if (!(flow->state & FLOW_TO_CLIENT) && server && server->ifindex)
+		return server->ifindex;
+	return flow->ifindex;
+}
+
+static __attribute__((noinline)) int send_event(struct event *event)
 {
 	u64 unread = ring_buffer_query(&events, RING_BUFFER_UNREAD_BYTES);
 	// The director reads them in its own time, unless they become many.
 	u64 flags = unread > UNREAD_EVENTS_WAKE ? RING_BUFFER_FORCE_WAKEUP : RING_BUFFER_NO_WAKEUP;
 	if (ring_buffer_output(&events, event, sizeof(*event), flags))
 		count(COUNT_EVENTS_LOST);
+	return 0;
 }
 
 // Adds bits to the state of both directions, and tells the director what has happened.
@@ -50,8 +69,12 @@ static __attribute__((noinline)) int change_state(const struct tuple *tuple, u32
 	struct tuple back;
 	reverse(flow, tuple->protocol, &back);
 	struct flow *other = map_lookup(&flows, &back);
-	if (other)
+	if (other) {
+		// A late packet of a flow says nothing of the one that has taken its client's port, or its way back.
+		if (!is_other_direction(tuple, other))
+			return 0;
 		__sync_fetch_and_or(&other->state, bits);
+	}
 	event.state = old | bits;
 	if (is_over(event.state) && !is_over(old))
 		event.kind = EVENT_ENDED;
@@ -106,41 +129,56 @@ INLINE u32 hash_tuple(const struct tuple *tuple)
 	return hash ^ hash >> 16;
 }
 
-// Makes both directions of a flow. Returns 0, or -1 if the way back is that of another flow.
-static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 server, u32 service, u32 ifindex)
+// Returns whether the way back of a new flow is that of another flow that lives.
+static __attribute__((noinline)) int is_way_back_taken(const struct tuple *back, const struct tuple *tuple)
+{
+	struct tuple other_tuple;
+	struct flow *old = map_lookup(&flows, back);
+	if (!old || is_other_direction(tuple, old))
+		return 0;
+	reverse(old, back->protocol, &other_tuple);
+	struct flow *other = map_lookup(&flows, &other_tuple);
+	return other && is_other_direction(back, other) && !is_over(other->state);
+}
+
+// Makes one direction of a flow, of which `other` is the tuple of the other one. Returns 0 if there is room.
+static __attribute__((noinline)) long add_direction(const struct tuple *tuple, const struct tuple *other,
+						    u32 server, u32 ifindex, u32 state)
 {
 	struct server *chosen = map_lookup(&servers, &server);
 	if (!chosen)
 		return -1;
-	u64 now = coarse_time_ns();
-	struct flow there = {
-		.seen_at = now,
-		.source = tuple->source,
-		.destination = chosen->address,
-		.source_port = tuple->source_port,
-		.destination_port = chosen->port,
-		.ifindex = chosen->ifindex,
-		.server = server,
-		.service = service,
-	};
-	struct tuple back_tuple;
-	reverse(&there, tuple->protocol, &back_tuple);
-	struct flow *old = map_lookup(&flows, &back_tuple);
-	if (old && !(old->state & (FLOW_FINS | FLOW_RESETS)) &&
-	    (old->source_port != tuple->destination_port || !is_same_address(&old->source, &tuple->destination)))
-		return -1;
-	struct flow back = {
-		.seen_at = now,
-		.source = tuple->destination,
-		.destination = tuple->source,
-		.source_port = tuple->destination_port,
-		.destination_port = tuple->source_port,
+	struct flow flow = {
+		.seen_at = coarse_time_ns(),
+		.source = other->destination,
+		.destination = other->source,
+		.source_port = other->destination_port,
+		.destination_port = other->source_port,
 		.ifindex = ifindex,
 		.server = server,
-		.service = service,
-		.state = FLOW_TO_CLIENT,
+		.service = chosen->service,
+		.state = state,
 	};
-	if (map_update(&flows, &back_tuple, &back, UPDATE_ANY) || map_update(&flows, tuple, &there, UPDATE_ANY)) {
+	return map_update(&flows, tuple, &flow, UPDATE_ANY);
+}
+
+// Makes both directions of a flow. Returns 0, or -1 if the way back is that of another flow.
+static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 server, u32 ifindex)
+{
+	struct server *chosen = map_lookup(&servers, &server);
+	if (!chosen)
+		return -1;
+	struct tuple back = {
+		.source = chosen->address,
+		.destination = tuple->source,
+		.source_port = chosen->port,
+		.destination_port = tuple->source_port,
+		.protocol = tuple->protocol,
+	};
+	if (is_way_back_taken(&back, tuple))
+		return -1;
+	if (add_direction(&back, tuple, server, ifindex, FLOW_TO_CLIENT) ||
+	    add_direction(tuple, &back, server, chosen->ifindex, 0)) {
 		count(COUNT_TABLE_FULL);
 		return -1;
 	}
@@ -155,7 +193,7 @@ static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, 
 		return -1;
 	u32 id = service->id, slots = service->slots;
 	void *table = map_lookup(&tables, &id);
-	if (!table)
+	if (!table || slots == 0)
 		return -1;
 	u32 hash = hash_tuple(tuple);
 	for (int n = 0; n < MAX_PROBES; n++) {
@@ -166,9 +204,9 @@ static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, 
 			return -1;
 		u32 chosen = *index;
 		struct server *server = map_lookup(&servers, &chosen);
-		if (!server || !server->is_available || server->service != id)
+		if (!server || !server->is_available || !server->ifindex || server->service != id)
 			continue;
-		if (add_flow(tuple, chosen, id, ifindex))
+		if (add_flow(tuple, chosen, ifindex))
 			continue;
 		struct server_counters *counters = map_lookup(&server_counts, &chosen);
 		if (counters)

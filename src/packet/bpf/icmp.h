@@ -27,7 +27,8 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 		return 0;
 	if (packet->is_ipv6) {
 		struct ipv6 ip;
-		if (type < ICMPV6_UNREACHABLE || type > ICMPV6_PARAMETER || load_bytes(skb, at, &ip, sizeof(ip)))
+		if (type < ICMPV6_UNREACHABLE || type > ICMPV6_PARAMETER || load_bytes(skb, at, &ip, sizeof(ip)) ||
+		    (*(const u8 *)&ip >> 4) != 6 || is_ipv4(&ip.source) || is_ipv4(&ip.destination))
 			return 0;
 		quoted->source = ip.source;
 		quoted->destination = ip.destination;
@@ -48,7 +49,10 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 	}
 	if (quoted->protocol != PROTOCOL_TCP && quoted->protocol != PROTOCOL_UDP)
 		return 0;
-	if (load_bytes(skb, at + header_len, both_ports, 4))
+	if (at + header_len + 4 > packet->end || load_bytes(skb, at + header_len, both_ports, 4))
+		return 0;
+	// An error is sent to whom has sent what it quotes.
+	if (!is_same_address(&quoted->source, &packet->tuple.destination))
 		return 0;
 	quoted->source_port = both_ports[0];
 	quoted->destination_port = both_ports[1];
@@ -63,9 +67,10 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 	return map_lookup(&flows, &tuple);
 }
 
-// Gives an ICMP error, and the packet that it quotes, the addresses of the other side. Returns the device that
-// it leaves by, or 0 if it is not about a flow, or -1 if it cannot be changed.
-static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, const struct packet *packet)
+// Gives an ICMP error, and the packet that it quotes, the addresses of the other side, and finds the device that
+// it leaves by. Returns 0 if it is not about a flow, 1 if it was changed, or -1 if it cannot be.
+static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, const struct packet *packet,
+						     u32 *ifindex)
 {
 	struct tuple quoted = {};
 	u16 checksum = 0;
@@ -79,7 +84,7 @@ static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, cons
 		source = flow->source;
 	struct address destination = flow->destination;
 	struct address quoted_destination = flow->source;
-	u32 ifindex = flow->ifindex;
+	*ifindex = outgoing_device(flow);
 	u32 old_ports = ports(quoted.source_port, quoted.destination_port);
 	u32 new_ports = ports(flow->destination_port, flow->source_port);
 	u64 change = add_address_change(0, &quoted.source, &destination);
@@ -108,7 +113,7 @@ static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, cons
 	}
 	if (write_addresses(skb, packet, &source, &destination))
 		return -1;
-	return ifindex;
+	return 1;
 }
 
 #endif

@@ -14,14 +14,15 @@ static __attribute__((noinline)) int count_not_carried(const struct tuple *tuple
 	return VERDICT_NEXT;
 }
 
-INLINE int carry_error(struct __sk_buff *skb, const struct packet *packet)
+static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (packet->hop_limit <= 1)
 		return VERDICT_NEXT;
-	int ifindex = translate_error(skb, packet);
-	if (ifindex == 0)
+	u32 ifindex = 0;
+	int result = translate_error(skb, packet, &ifindex);
+	if (result == 0)
 		return VERDICT_NEXT;
-	if (ifindex < 0) {
+	if (result < 0) {
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
 	}
@@ -44,6 +45,10 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		// It may be of a socket of this machine; if it is not, the stack answers with a reset.
 		count(COUNT_WITHOUT_FLOW);
 		return VERDICT_NEXT;
+	}
+	if (packet->hop_limit <= 1) {
+		count(COUNT_HOP_LIMIT);
+		return VERDICT_DROP;
 	}
 	struct control *said = map_lookup(&control, &first);
 	if (!said)
@@ -102,7 +107,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 	if ((flow->state & bits) != bits)
 		change_state(tuple, bits);
 	flow->seen_at = coarse_time_ns();
-	u32 server = flow->server, ifindex = flow->ifindex;
+	u32 server = flow->server, ifindex = outgoing_device(flow);
 	struct server_counters *counters = map_lookup(&server_counts, &server);
 	if (counters) {
 		u64 len = skb->len - ETHERNET_LEN;
@@ -113,12 +118,6 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 			counters->packets_in += 1;
 			counters->bytes_in += len;
 		}
-	}
-	if (!to_client) {
-		// The route may have changed since the flow began.
-		struct server *there = map_lookup(&servers, &server);
-		if (there && there->ifindex)
-			ifindex = there->ifindex;
 	}
 	if (rewrite(skb, packet, flow)) {
 		count(COUNT_REWRITE_FAILED);

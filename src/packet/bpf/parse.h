@@ -50,14 +50,14 @@ enum packet_kind {
 struct packet {
 	// Without ports for what has none.
 	struct tuple tuple;
-	// The offset of the header after that of IP.
-	u32 transport;
+	// The offset of what is behind the packet, and of the header after that of IP.
+	u32 end;
+	u16 transport;
+	u16 ipv4_checksum;
 	u8 is_ipv6;
 	u8 tcp_flags;
 	u8 hop_limit;
 	u8 protocol_of_ipv4;
-	u16 ipv4_checksum;
-	u16 pad;
 };
 
 INLINE void set_ipv4(struct address *address, u32 ipv4)
@@ -66,6 +66,12 @@ INLINE void set_ipv4(struct address *address, u32 ipv4)
 	address->words[1] = 0;
 	address->words[2] = __builtin_bswap32(0xffff);
 	address->words[3] = ipv4;
+}
+
+// Returns whether an address stands for one of IPv4, which no packet of IPv6 has on a wire.
+INLINE int is_ipv4(const struct address *address)
+{
+	return address->words[2] == __builtin_bswap32(0xffff) && address->words[1] == 0 && address->words[0] == 0;
 }
 
 INLINE int is_same_address(const struct address *a, const struct address *b)
@@ -125,6 +131,7 @@ INLINE enum packet_kind parse_ipv4(struct __sk_buff *skb, struct packet *packet,
 	// All but "don't fragment".
 	if (ip->fragment & NETWORK16(0xbfff))
 		return PACKET_FRAGMENT;
+	packet->end = ETHERNET_LEN + len;
 	return parse_transport(skb, packet, len - IPV4_LEN);
 }
 
@@ -137,6 +144,9 @@ INLINE enum packet_kind parse_ipv6(struct __sk_buff *skb, struct packet *packet,
 	packet->tuple.destination = ip->destination;
 	packet->hop_limit = ip->hop_limit;
 	packet->is_ipv6 = 1;
+	// Its flows would be those of IPv4.
+	if (is_ipv4(&packet->tuple.source) || is_ipv4(&packet->tuple.destination))
+		return PACKET_OTHER;
 	if ((*(const u8 *)ip >> 4) != 6)
 		return PACKET_MALFORMED;
 	if (ip->payload_len == 0)
@@ -150,7 +160,7 @@ INLINE enum packet_kind parse_ipv6(struct __sk_buff *skb, struct packet *packet,
 			return PACKET_FRAGMENT;
 		if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION_OPTIONS)
 			break;
-		if (load_bytes(skb, at, extension, 2))
+		if (at + 8 > end || load_bytes(skb, at, extension, 2))
 			return PACKET_MALFORMED;
 		// A routing header changes the destination that checksums have.
 		if (next == ROUTING)
@@ -166,6 +176,7 @@ INLINE enum packet_kind parse_ipv6(struct __sk_buff *skb, struct packet *packet,
 		return PACKET_OPTIONS;
 	packet->tuple.protocol = next;
 	packet->transport = at;
+	packet->end = end;
 	return parse_transport(skb, packet, end - at);
 }
 

@@ -1,0 +1,252 @@
+//! The program in the kernel, and the model, side by side.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::model::{
+    FrameVerdict, ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService, ProgramModel,
+};
+use super::parsed::FlowKey;
+use super::skipped::report_skipped;
+use crate::packet::error::PacketError;
+use crate::packet::layout::{
+    RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_SHEDS, event_kind,
+};
+use crate::packet::maps::PacketMaps;
+use crate::packet::program::PacketProgram;
+use crate::packet::statistics::PacketStatistics;
+
+/// Room for more flows than a test makes: which one a full table forgets is the kernel's choice.
+const FLOWS: u32 = 32_768;
+/// A device that need not be there: a test sees that a frame is redirected, and does not follow it.
+pub(super) const TAP: u32 = 12_345;
+const ROUTE: u32 = 54_321;
+
+/// A BPF file system, unmounted when it is dropped.
+struct PinFolder(PathBuf);
+
+impl Drop for PinFolder {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+impl PinFolder {
+    fn mount() -> Result<Self, String> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::getuid().is_root() {
+            return Err("a BPF file system needs root".to_owned());
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("lvs-model-{}-{number}", std::process::id()));
+        fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let folder = Self(path);
+        mount("bpf", &folder.0, "bpf", MountFlags::empty(), None)
+            .map_err(|error| format!("the kernel mounts no BPF file system: {error}"))?;
+        Ok(folder)
+    }
+}
+
+/// The program and its model. Each frame goes through both.
+pub(super) struct ComparedProgram {
+    pub(super) program: PacketProgram,
+    pub(super) maps: PacketMaps,
+    pub(super) model: ProgramModel,
+    // After the maps that are pinned in it.
+    _folder: PinFolder,
+}
+
+impl ComparedProgram {
+    /// Loads the program; `None` where this is not possible, for a reason that was printed.
+    ///
+    /// # Panics
+    /// In CI, if it is not possible.
+    pub(super) fn load() -> Option<Self> {
+        let loaded =
+            PinFolder::mount().and_then(|folder| match PacketProgram::load(&folder.0, FLOWS) {
+                Ok((program, maps)) => Ok((program, maps, folder)),
+                Err(error @ PacketError::Capability { .. }) => Err(error.to_string()),
+                Err(error) => panic!("{error}"),
+            });
+        let (program, maps, folder) = match loaded {
+            Ok(loaded) => loaded,
+            Err(reason) => {
+                assert!(std::env::var_os("CI").is_none(), "{reason}");
+                report_skipped(reason);
+                return None;
+            }
+        };
+        let model = ProgramModel::default();
+        Some(Self { program, maps, model, _folder: folder })
+    }
+
+    /// Adds a service whose table has a slot for each of some new servers. Returns the servers' numbers.
+    pub(super) fn serve(&mut self, address: &str, protocol: u8, servers: &[&str]) -> Vec<u32> {
+        let address: SocketAddr = address.parse().expect("an address");
+        let id = self.model.services.len() as u32;
+        let first = self.model.servers.len() as u32;
+        let mut slots = Vec::new();
+        for (index, address) in (first..).zip(servers) {
+            let address = address.parse().expect("an address");
+            let server = ModelServer { address, service: id, is_available: true, has_route: true };
+            self.set_server(index, server);
+            slots.push(index);
+        }
+        let of_address = RawServiceKey::new(address, protocol).of_address();
+        self.maps.set_service(&of_address, &RawService::default()).expect("a service");
+        self.model.addresses.insert(address.ip());
+        let service = ModelService { id, sheds: false, slots: slots.clone() };
+        self.set_service((address, protocol), service);
+        slots
+    }
+
+    pub(super) fn set_service(&mut self, key: (SocketAddr, u8), service: ModelService) {
+        let raw = RawService {
+            id: service.id,
+            slots: service.slots.len() as u32,
+            flags: if service.sheds { SERVICE_SHEDS } else { 0 },
+            pad: 0,
+        };
+        self.maps.set_table(service.id, &service.slots).expect("a table");
+        self.maps.set_service(&RawServiceKey::new(key.0, key.1), &raw).expect("a service");
+        self.model.services.insert(key, service);
+    }
+
+    /// Changes the service at an address.
+    pub(super) fn change_service(
+        &mut self,
+        address: &str,
+        protocol: u8,
+        change: impl FnOnce(&mut ModelService),
+    ) {
+        let key = (address.parse().expect("an address"), protocol);
+        let mut service = self.model.services[&key].clone();
+        change(&mut service);
+        self.set_service(key, service);
+    }
+
+    pub(super) fn set_server(&mut self, index: u32, server: ModelServer) {
+        let raw = RawServer {
+            address: server.address.ip().into(),
+            port: server.address.port().into(),
+            is_available: server.is_available.into(),
+            pad: 0,
+            ifindex: if server.has_route { ROUTE } else { 0 },
+            service: server.service,
+        };
+        self.maps.set_server(index, &raw).expect("a server");
+        self.model.servers.insert(index, server);
+    }
+
+    pub(super) fn change_server(&mut self, index: u32, change: impl FnOnce(&mut ModelServer)) {
+        let mut server = self.model.servers[&index].clone();
+        change(&mut server);
+        self.set_server(index, server);
+    }
+
+    pub(super) fn set_director(&mut self, director: ModelDirector) {
+        let control = RawControl {
+            alive_until: if director.is_alive { u64::MAX } else { 0 },
+            tap_ifindex: director.tap,
+            upcalls_per_window: if director.has_budget { u32::MAX } else { 0 },
+        };
+        self.maps.set_control(&control).expect("the control");
+        self.model.director = director;
+    }
+
+    /// Runs both on a frame, and asserts that they do the same with it. Returns what the frame becomes.
+    pub(super) fn run(&mut self, frame: &[u8]) -> (FrameVerdict, Vec<u8>) {
+        let (verdict, output) = self.program.test_run(frame);
+        let events: Vec<_> = std::iter::from_fn(|| self.maps.next_event())
+            .map(|event| ModelEvent {
+                kind: event.kind,
+                key: flow_key(&event.tuple),
+                server: event.server,
+                service: event.service,
+                state: event.state,
+                ifindex: event.ifindex,
+            })
+            .collect();
+        let decided = events.iter().find(|event| event.kind == event_kind::DECIDED);
+        let expected = self.model.run(frame, decided.map(|event| event.server));
+        let verdict = match verdict {
+            -1 => FrameVerdict::Next,
+            2 => FrameVerdict::Drop,
+            7 => FrameVerdict::Redirect,
+            other => panic!("verdict {other}"),
+        };
+        assert_eq!(verdict, expected.verdict, "{frame:02x?}");
+        assert_eq!(events, std::mem::take(&mut self.model.events), "events of {frame:02x?}");
+        let same_zeros = |mut frame: Vec<u8>| {
+            for at in &expected.checksums {
+                if frame[*at..*at + 2] == [0, 0] {
+                    frame[*at..*at + 2].fill(0xff);
+                }
+            }
+            frame
+        };
+        let (found, wanted) = (same_zeros(output.clone()), same_zeros(expected.frame));
+        assert_eq!(found, wanted, "left: the program's, right: the model's, of {frame:02x?}");
+        (verdict, output)
+    }
+
+    /// Runs both on a valid frame, which passes, and asserts that its checksums are valid after it.
+    pub(super) fn pass(&mut self, frame: &[u8]) -> Vec<u8> {
+        let (verdict, output) = self.run(frame);
+        assert_eq!(verdict, FrameVerdict::Redirect, "{frame:02x?}");
+        super::frames::assert_valid(&output);
+        output
+    }
+
+    /// Asserts that a frame is left as it is, to the stack.
+    pub(super) fn leave(&mut self, frame: &[u8]) {
+        assert_eq!(self.run(frame), (FrameVerdict::Next, frame.to_vec()));
+    }
+
+    /// Asserts that both have the same flows and have counted the same.
+    pub(super) fn compare_state(&self) {
+        let flows = self.maps.flows().map(|entry| entry.expect("a flow"));
+        let mut count = 0;
+        for (tuple, flow) in flows {
+            let key = flow_key(&tuple);
+            let rewritten = flow.rewritten(tuple.protocol);
+            let found = ModelFlow {
+                source: rewritten.source(),
+                destination: rewritten.destination(),
+                server: flow.server,
+                service: flow.service,
+                state: flow.state,
+            };
+            assert_eq!(Some(&found), self.model.flows.get(&key), "flow {key:?}");
+            assert_ne!(flow.seen_at, 0, "{key:?}");
+            count += 1;
+        }
+        assert_eq!(count, self.model.flows.len());
+        let statistics = PacketStatistics::read(&self.maps).expect("the statistics");
+        assert_eq!(statistics, self.model.statistics);
+        for server in self.model.servers.keys() {
+            let counters = self.maps.server_counters(*server).expect("the counters");
+            let expected = self.model.counters.get(server).copied().unwrap_or_default();
+            assert_eq!(counters, expected, "server {server}");
+        }
+    }
+
+    /// Returns the bits of both directions of a flow, without the direction.
+    pub(super) fn states(&self, key: FlowKey) -> [u32; 2] {
+        let there = self.maps.flow(&RawTuple::new(key.0, key.1, key.2)).expect("the flows");
+        let there = there.expect("the flow");
+        let back = self.maps.flow(&there.rewritten(key.2).reversed()).expect("the flows");
+        let back = back.expect("the way back");
+        assert_eq!([there.state & 1, back.state & 1], [0, 1], "the directions");
+        [there.state, back.state & !1]
+    }
+}
+
+fn flow_key(tuple: &RawTuple) -> FlowKey {
+    (tuple.source(), tuple.destination(), tuple.protocol)
+}

@@ -1,0 +1,244 @@
+//! Flows: who decides them, how their packets change, and what becomes of their state.
+
+use super::compared::TAP;
+use super::frames::{
+    ACK, FIN, RST, SYN, tcp, udp, udp_without_checksum, with_extensions, with_hop_limit,
+};
+use super::model::{FrameVerdict, ModelDirector, TEST_DEVICE};
+use super::{
+    CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
+};
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, flow_state};
+
+const ANSWERED: u32 = flow_state::ANSWERED;
+
+#[test]
+fn a_connection_is_decided_by_the_table_and_answered() {
+    let Some(mut compared) = with_services() else { return };
+    for family in [0, 1] {
+        let (client, service, server) = ends(family);
+        let there = compared.pass(&tcp(client, service, SYN));
+        assert_eq!(there, with_hop_limit(&tcp(client, server, SYN), 63));
+        assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [0, 0]);
+        let back = compared.pass(&tcp(server, client, SYN | ACK));
+        assert_eq!(back, with_hop_limit(&tcp(service, client, SYN | ACK), 63));
+        assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [ANSWERED; 2]);
+    }
+    compared.compare_state();
+}
+
+#[test]
+fn fins_of_both_ends_and_resets_of_either_are_kept_in_both_directions() {
+    let Some(mut compared) = with_services() else { return };
+    let service = address(SERVICE[0]);
+    let server = address(SERVER[0]);
+    for (port, flags, bits) in [
+        (1, [FIN | ACK, 0], flow_state::CLIENT_FIN),
+        (2, [0, FIN | ACK], flow_state::SERVER_FIN),
+        (3, [FIN | ACK, FIN | ACK], flow_state::FINS),
+        (4, [RST, 0], flow_state::CLIENT_RESET),
+        (5, [0, RST | ACK], flow_state::SERVER_RESET),
+    ] {
+        let mut client = address(CLIENT[0]);
+        client.set_port(port);
+        compared.pass(&tcp(client, service, SYN));
+        compared.pass(&tcp(server, client, SYN | ACK));
+        if flags[0] != 0 {
+            compared.pass(&tcp(client, service, flags[0]));
+        }
+        if flags[1] != 0 {
+            compared.pass(&tcp(server, client, flags[1]));
+        }
+        assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [bits | ANSWERED; 2]);
+        // What comes late passes all the same.
+        compared.pass(&tcp(client, service, ACK));
+        compared.pass(&tcp(server, client, ACK));
+    }
+    compared.compare_state();
+}
+
+#[test]
+fn a_server_that_refuses_has_not_answered() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, server) = ends(0);
+    compared.pass(&tcp(client, service, SYN));
+    compared.pass(&tcp(server, client, RST | ACK));
+    let state = flow_state::SERVER_RESET;
+    assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [state; 2]);
+    compared.compare_state();
+}
+
+#[test]
+fn a_port_is_used_anew_after_the_end_alone() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, server) = ends(0);
+    establish(&mut compared, 0);
+    let key = (client, service, PROTOCOL_TCP);
+    compared.pass(&tcp(client, service, SYN));
+    assert_eq!(compared.states(key), [ANSWERED; 2], "a late copy of the first packet");
+    compared.pass(&tcp(client, service, FIN | ACK));
+    compared.pass(&tcp(server, client, SYN | ACK));
+    compared.pass(&tcp(client, service, SYN | ACK));
+    assert_eq!(compared.states(key), [ANSWERED | flow_state::CLIENT_FIN; 2]);
+    compared.pass(&tcp(client, service, SYN));
+    assert_eq!(compared.states(key), [0; 2], "a new flow");
+    assert_eq!(compared.model.statistics.table_decisions, 2);
+    compared.compare_state();
+}
+
+#[test]
+fn late_packets_of_an_earlier_server_do_not_change_the_new_flow() {
+    let Some(mut compared) = ComparedProgram::load() else { return };
+    let (client, service, earlier) = ends(0);
+    let servers = compared.serve(SERVICE[0], PROTOCOL_TCP, &[SERVER[0], OTHER_SERVER[0]]);
+    compared.change_server(servers[1], |server| server.is_available = false);
+    compared.change_service(SERVICE[0], PROTOCOL_TCP, |service| service.slots = vec![servers[0]]);
+    establish(&mut compared, 0);
+    compared.pass(&tcp(client, service, FIN | ACK));
+    compared.change_server(servers[1], |server| server.is_available = true);
+    compared.change_service(SERVICE[0], PROTOCOL_TCP, |service| service.slots = vec![servers[1]]);
+    compared.pass(&tcp(client, service, SYN));
+    compared.pass(&tcp(earlier, client, FIN | ACK));
+    compared.pass(&tcp(earlier, client, RST));
+    assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [0; 2]);
+    compared.compare_state();
+}
+
+#[test]
+fn datagrams_pass_with_and_without_a_checksum() {
+    let Some(mut compared) = ComparedProgram::load() else { return };
+    for family in [0, 1] {
+        compared.serve(SERVICE[family], PROTOCOL_UDP, &[SERVER[family]]);
+        let (client, service, server) = ends(family);
+        for payload in [&b""[..], b"1", b"22", b"odd number", &[0xff; 1400]] {
+            compared.pass(&udp(client, service, payload));
+            let back = compared.pass(&udp(server, client, payload));
+            assert_eq!(back, with_hop_limit(&udp(service, client, payload), 63));
+        }
+        let there = compared.pass(&udp_without_checksum(client, service));
+        assert_eq!(there, with_hop_limit(&udp_without_checksum(client, server), 63));
+        compared.pass(&udp_without_checksum(server, client));
+        assert_eq!(compared.states((client, service, PROTOCOL_UDP)), [ANSWERED; 2]);
+    }
+    compared.compare_state();
+}
+
+#[test]
+fn a_datagram_whose_checksum_becomes_zero_has_all_ones() {
+    let Some(mut compared) = ComparedProgram::load() else { return };
+    for family in [0, 1] {
+        compared.serve(SERVICE[family], PROTOCOL_UDP, &[SERVER[family]]);
+        let (client, service, server) = ends(family);
+        let at = if family == 0 { 40 } else { 60 };
+        let mut payloads = (0..=u16::MAX).map(u16::to_be_bytes);
+        let is_found = |payload: &[u8; 2]| udp(client, server, payload)[at..at + 2] == [0xff, 0xff];
+        let payload = payloads.find(is_found).expect("a payload with this checksum");
+        let there = compared.pass(&udp(client, service, &payload));
+        assert_eq!(there[at..at + 2], [0xff, 0xff], "0 is for none");
+    }
+    compared.compare_state();
+}
+
+#[test]
+fn ports_stay_where_servers_have_the_port_of_the_service() {
+    let Some(mut compared) = ComparedProgram::load() else { return };
+    let client = address(CLIENT[0]);
+    let (service, server) = (address("10.9.0.1:81"), address("10.2.0.2:81"));
+    for protocol in [PROTOCOL_TCP, PROTOCOL_UDP] {
+        compared.serve("10.9.0.1:81", protocol, &["10.2.0.2:81"]);
+    }
+    compared.pass(&tcp(client, service, SYN));
+    compared.pass(&tcp(server, client, SYN | ACK));
+    compared.pass(&udp(client, service, b"odd"));
+    compared.pass(&udp(server, client, b"odd"));
+    compared.compare_state();
+}
+
+#[test]
+fn options_of_ipv6_before_the_transport_header_pass() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, server) = ends(1);
+    let chains: [&[(u8, usize)]; 4] =
+        [&[(0, 1)], &[(60, 2)], &[(0, 1), (60, 3)], &[(0, 2), (60, 1), (60, 4), (60, 1)]];
+    for chain in chains {
+        let there = compared.pass(&with_extensions(&tcp(client, service, SYN), chain));
+        let expected = with_extensions(&tcp(client, server, SYN), chain);
+        assert_eq!(there, with_hop_limit(&expected, 63));
+        compared.pass(&with_extensions(&tcp(server, client, ACK), chain));
+    }
+    compared.compare_state();
+}
+
+#[test]
+fn a_packet_at_its_last_hop_is_dropped_and_changes_nothing() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, server) = ends(0);
+    for hop_limit in [0, 1] {
+        let first = with_hop_limit(&tcp(client, service, SYN), hop_limit);
+        assert_eq!(compared.run(&first), (FrameVerdict::Drop, first));
+    }
+    assert!(compared.model.flows.is_empty(), "no flow");
+    establish(&mut compared, 0);
+    for (hop_limit, source, destination) in [(0, client, service), (1, server, client)] {
+        let last = with_hop_limit(&tcp(source, destination, RST), hop_limit);
+        assert_eq!(compared.run(&last), (FrameVerdict::Drop, last));
+    }
+    assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [ANSWERED; 2]);
+    assert_eq!(compared.model.statistics.hop_limit, 4);
+    // Two are enough for this router.
+    compared.pass(&with_hop_limit(&tcp(client, service, ACK), 2));
+    compared.compare_state();
+}
+
+#[test]
+fn packets_without_a_flow_are_left_to_the_stack() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, server) = ends(0);
+    for flags in [0, ACK, SYN | ACK, RST, FIN | ACK, SYN | RST] {
+        compared.leave(&tcp(client, service, flags));
+    }
+    assert_eq!(compared.model.statistics.without_flow, 6);
+    // Other ports and protocols of the address, and traffic that passes by.
+    compared.leave(&tcp(client, address("10.9.0.1:22"), SYN));
+    compared.leave(&udp(client, service, b"who?"));
+    compared.leave(&tcp(server, client, SYN | ACK));
+    assert_eq!(compared.model.statistics.without_flow, 6);
+    compared.compare_state();
+}
+
+#[test]
+fn the_first_packet_goes_to_a_director_that_lives() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, _) = ends(0);
+    let director = ModelDirector { is_alive: true, tap: TAP, has_budget: true };
+    compared.set_director(director);
+    let first = tcp(client, service, SYN);
+    let (verdict, output) = compared.run(&first);
+    assert_eq!(verdict, FrameVerdict::Redirect);
+    assert_eq!(output[6..12], [TEST_DEVICE.to_ne_bytes().as_slice(), &[0, 0]].concat());
+    assert_eq!(output[12..], first[12..]);
+    assert!(compared.model.flows.is_empty());
+    // What it gives back without a flow is refused.
+    compared.set_director(ModelDirector { tap: TEST_DEVICE, ..director });
+    compared.leave(&first);
+    assert_eq!(compared.model.statistics.refused_without_server, 1);
+    // A director that is gone, and one that has not begun, are not asked.
+    compared.set_director(ModelDirector { is_alive: false, ..director });
+    compared.pass(&first);
+    compared.set_director(ModelDirector { tap: 0, ..director });
+    compared.pass(&tcp(address("10.1.0.2:5001"), service, SYN));
+    compared.compare_state();
+}
+
+#[test]
+fn a_connection_that_has_ended_is_decided_anew_by_the_director() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, _) = ends(0);
+    establish(&mut compared, 0);
+    compared.set_director(ModelDirector { is_alive: true, tap: TAP, has_budget: true });
+    compared.pass(&tcp(client, service, RST));
+    let (verdict, output) = compared.run(&tcp(client, service, SYN));
+    assert_eq!((verdict, &output[6..7]), (FrameVerdict::Redirect, &[1_u8][..]));
+    assert_eq!(compared.model.statistics.upcalls, 1);
+    compared.compare_state();
+}

@@ -1,0 +1,215 @@
+//! Frames that are valid, and what can be wrong with them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP};
+
+pub(super) const ETHERNET_LEN: usize = 14;
+pub(super) const IPV4_LEN: usize = 20;
+pub(super) const IPV6_LEN: usize = 40;
+pub(super) const PROTOCOL_ICMP: u8 = 1;
+pub(super) const PROTOCOL_ICMPV6: u8 = 58;
+
+pub(super) const FIN: u8 = 1;
+pub(super) const SYN: u8 = 2;
+pub(super) const RST: u8 = 4;
+pub(super) const ACK: u8 = 16;
+
+/// Offsets of checksums in their headers.
+pub(super) const IPV4_CHECKSUM: usize = 10;
+pub(super) const TCP_CHECKSUM: usize = 16;
+pub(super) const UDP_CHECKSUM: usize = 6;
+pub(super) const ICMP_CHECKSUM: usize = 2;
+
+/// Returns the checksum of RFC 1071 of octets whose own checksum is zero.
+fn checksum(octets: &[u8]) -> [u8; 2] {
+    let words = octets.chunks(2).map(|word| match *word {
+        [high, low] => u32::from(u16::from_be_bytes([high, low])),
+        [high] => u32::from(high) << 8,
+        _ => 0,
+    });
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Returns the pseudo header of a transport protocol.
+pub(super) fn pseudo_header(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    len: usize,
+) -> Vec<u8> {
+    let mut header = [octets(source), octets(destination)].concat();
+    header.extend((len as u32).to_be_bytes());
+    header.extend([0, 0, 0, protocol]);
+    header
+}
+
+/// Returns a frame with a packet of IP.
+pub(super) fn frame(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    // The addresses of the loopback device, on which programs are tested.
+    let mut frame = vec![0; 12];
+    let mut header;
+    if source.is_ipv4() {
+        frame.extend([0x08, 0x00]);
+        header = vec![0x45, 0];
+        header.extend(((IPV4_LEN + payload.len()) as u16).to_be_bytes());
+        header.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
+        header.extend([octets(source), octets(destination)].concat());
+        let sum = checksum(&header);
+        header[IPV4_CHECKSUM..][..2].copy_from_slice(&sum);
+    } else {
+        frame.extend([0x86, 0xdd]);
+        header = vec![0x60, 0, 0, 0];
+        header.extend((payload.len() as u16).to_be_bytes());
+        header.extend([protocol, 64]);
+        header.extend([octets(source), octets(destination)].concat());
+    }
+    frame.extend(header);
+    frame.extend(payload);
+    frame
+}
+
+/// Returns a frame with a segment whose checksum, at an offset in it, is filled in.
+fn with_checksum(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    mut segment: Vec<u8>,
+    at: usize,
+) -> Vec<u8> {
+    let mut summed = pseudo_header(source, destination, protocol, segment.len());
+    if protocol == PROTOCOL_ICMP {
+        summed.clear();
+    }
+    summed.extend(&segment);
+    let mut sum = checksum(&summed);
+    if protocol == PROTOCOL_UDP && sum == [0, 0] {
+        sum = [0xff, 0xff];
+    }
+    segment[at..at + 2].copy_from_slice(&sum);
+    frame(source, destination, protocol, &segment)
+}
+
+pub(super) fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Vec<u8> {
+    let mut segment = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
+    segment.extend([1, 2, 3, 4, 5, 6, 7, 8, 0x50, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+    // Of an odd length.
+    segment.extend(b"hello");
+    with_checksum(source.ip(), destination.ip(), PROTOCOL_TCP, segment, TCP_CHECKSUM)
+}
+
+pub(super) fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut segment = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
+    segment.extend(((8 + payload.len()) as u16).to_be_bytes());
+    segment.extend([0, 0]);
+    segment.extend(payload);
+    with_checksum(source.ip(), destination.ip(), PROTOCOL_UDP, segment, UDP_CHECKSUM)
+}
+
+/// Returns a datagram whose sender has not computed a checksum.
+pub(super) fn udp_without_checksum(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let mut frame = udp(source, destination, b"hello");
+    let at = transport_of(&frame) + UDP_CHECKSUM;
+    frame[at..at + 2].fill(0);
+    frame
+}
+
+/// Returns an ICMP message of a type that quotes a packet of IP.
+pub(super) fn icmp(source: IpAddr, destination: IpAddr, kind: u8, quoted: &[u8]) -> Vec<u8> {
+    let protocol = if source.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(quoted);
+    with_checksum(source, destination, protocol, message, ICMP_CHECKSUM)
+}
+
+/// Returns what an ICMP error quotes of a frame's packet: its header, and eight octets after it.
+pub(super) fn quote(frame: &[u8]) -> &[u8] {
+    &frame[ETHERNET_LEN..transport_of(frame) + 8]
+}
+
+/// Puts extension headers, each by its number and its length in units of 8 octets, before the transport header.
+pub(super) fn with_extensions(frame: &[u8], extensions: &[(u8, usize)]) -> Vec<u8> {
+    let (mut chain, mut next) = (Vec::new(), frame[ETHERNET_LEN + 6]);
+    for (number, units) in extensions.iter().rev() {
+        let mut header = vec![0; units * 8];
+        (header[0], header[1]) = (next, (units - 1) as u8);
+        next = *number;
+        chain.splice(0..0, header);
+    }
+    let mut frame = frame.to_vec();
+    let len = frame.len() - ETHERNET_LEN - IPV6_LEN + chain.len();
+    frame[ETHERNET_LEN + 4..][..2].copy_from_slice(&(len as u16).to_be_bytes());
+    frame[ETHERNET_LEN + 6] = next;
+    frame.splice(ETHERNET_LEN + IPV6_LEN..ETHERNET_LEN + IPV6_LEN, chain);
+    frame
+}
+
+/// Changes octets of the header of IP. The checksum of IPv4 stays valid.
+pub(super) fn with_ip_octets(frame: &[u8], at: usize, octets: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[ETHERNET_LEN + at..][..octets.len()].copy_from_slice(octets);
+    if frame[12] == 0x08 {
+        frame[ETHERNET_LEN + IPV4_CHECKSUM..][..2].fill(0);
+        let sum = checksum(&frame[ETHERNET_LEN..ETHERNET_LEN + IPV4_LEN]);
+        frame[ETHERNET_LEN + IPV4_CHECKSUM..][..2].copy_from_slice(&sum);
+    }
+    frame
+}
+
+pub(super) fn with_hop_limit(frame: &[u8], hop_limit: u8) -> Vec<u8> {
+    with_ip_octets(frame, if frame[12] == 0x08 { 8 } else { 7 }, &[hop_limit])
+}
+
+/// Returns the offset of the transport header of a valid frame.
+pub(super) fn transport_of(frame: &[u8]) -> usize {
+    if frame[12] == 0x08 {
+        return ETHERNET_LEN + IPV4_LEN;
+    }
+    let (mut at, mut next) = (ETHERNET_LEN + IPV6_LEN, frame[ETHERNET_LEN + 6]);
+    while matches!(next, 0 | 43 | 60) {
+        next = frame[at];
+        at += (usize::from(frame[at + 1]) + 1) * 8;
+    }
+    at
+}
+
+/// Asserts that all checksums of a frame are valid: of IPv4, of the transport header, and of a quoted header.
+pub(super) fn assert_valid(frame: &[u8]) {
+    // The checksum over octets that have a valid one in them.
+    let is_valid = |octets: &[u8]| matches!(checksum(octets), [0, 0] | [0xff, 0xff]);
+    let at = transport_of(frame);
+    let (is_ipv4, ip) = (frame[12] == 0x08, &frame[ETHERNET_LEN..]);
+    let protocol = if is_ipv4 { ip[9] } else { last_next_header(frame) };
+    let segment = &frame[at..];
+    let addresses = if is_ipv4 { ip[12..20].to_vec() } else { ip[8..40].to_vec() };
+    let mut summed = [addresses, (segment.len() as u32).to_be_bytes().to_vec()].concat();
+    summed.extend([0, 0, 0, protocol]);
+    if protocol == PROTOCOL_ICMP {
+        summed.clear();
+        assert!(is_valid(&segment[8..8 + IPV4_LEN]), "the quoted header: {segment:02x?}");
+    }
+    assert!(!is_ipv4 || is_valid(&ip[..IPV4_LEN]), "the header of IPv4: {ip:02x?}");
+    summed.extend(segment);
+    let is_absent = protocol == PROTOCOL_UDP && segment[UDP_CHECKSUM..][..2] == [0, 0];
+    assert!(is_absent || is_valid(&summed), "the transport checksum: {segment:02x?}");
+}
+
+fn last_next_header(frame: &[u8]) -> u8 {
+    let (mut at, mut next) = (ETHERNET_LEN + IPV6_LEN, frame[ETHERNET_LEN + 6]);
+    while matches!(next, 0 | 43 | 60) {
+        next = frame[at];
+        at += (usize::from(frame[at + 1]) + 1) * 8;
+    }
+    next
+}

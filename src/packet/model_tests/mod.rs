@@ -1,0 +1,53 @@
+//! The program is compared with a model of it: the same verdict, the same octets, the same state.
+//!
+//! The kernel runs the program on frames of the test (`BPF_PROG_TEST_RUN`), as if the loopback device had
+//! received them.
+
+mod compared;
+mod flow_tests;
+mod frames;
+mod header_tests;
+mod icmp_tests;
+mod model;
+mod parsed;
+mod rewriting;
+#[path = "../../../tests/common/skipped.rs"]
+mod skipped;
+mod table_tests;
+
+use std::net::SocketAddr;
+
+use self::compared::ComparedProgram;
+use self::frames::{ACK, SYN, tcp};
+use crate::packet::layout::PROTOCOL_TCP;
+
+const CLIENT: [&str; 2] = ["10.1.0.2:5000", "[fd01::2]:5000"];
+const SERVICE: [&str; 2] = ["10.9.0.1:80", "[fd09::1]:80"];
+const SERVER: [&str; 2] = ["10.2.0.2:8080", "[fd02::2]:8080"];
+const OTHER_SERVER: [&str; 2] = ["10.3.0.2:8081", "[fd03::2]:8081"];
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+/// Loads the program with a service of TCP with one server, for each family. `None` if it cannot run here.
+fn with_services() -> Option<ComparedProgram> {
+    let mut compared = ComparedProgram::load()?;
+    for family in [0, 1] {
+        compared.serve(SERVICE[family], PROTOCOL_TCP, &[SERVER[family]]);
+    }
+    Some(compared)
+}
+
+/// The ends of a connection: client, service and server.
+fn ends(family: usize) -> (SocketAddr, SocketAddr, SocketAddr) {
+    (address(CLIENT[family]), address(SERVICE[family]), address(SERVER[family]))
+}
+
+/// Establishes a connection by the table.
+fn establish(compared: &mut ComparedProgram, family: usize) {
+    let (client, service, server) = ends(family);
+    compared.pass(&tcp(client, service, SYN));
+    compared.pass(&tcp(server, client, SYN | ACK));
+    compared.pass(&tcp(client, service, ACK));
+}
