@@ -114,6 +114,9 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		if (to_client) {
 			counters->packets_out += 1;
 			counters->bytes_out += len;
+			// Keeps the compiler from adding a variable to the address of the counters in place of the
+			// branch, which the verifier lets no process without CAP_PERFMON do.
+			asm volatile("");
 		} else {
 			counters->packets_in += 1;
 			counters->bytes_in += len;
