@@ -193,6 +193,8 @@ pub(super) mod flow_state {
 
 /// A bit of [`RawService::flags`]: new flows that the director does not decide are refused.
 pub(super) const SERVICE_SHEDS: u32 = 1;
+/// A bit of [`RawService::flags`]: no process has the service, and the table decides.
+pub(super) const SERVICE_UNOWNED: u32 = 2;
 
 /// [`RawEvent::kind`]
 pub(super) mod event_kind {

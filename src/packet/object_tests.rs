@@ -96,11 +96,14 @@ fn statistics_are_in_the_order_of_the_program() {
 
 #[test]
 fn constants_are_those_of_the_program() {
-    use super::layout::{MAX_SERVERS, MAX_SERVICES, SERVICE_SHEDS, event_kind, flow_state};
+    use super::layout::{
+        MAX_SERVERS, MAX_SERVICES, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind, flow_state,
+    };
     for (name, value) in [
         ("MAX_SERVICES", MAX_SERVICES),
         ("MAX_SERVERS", MAX_SERVERS),
         ("SERVICE_SHEDS", SERVICE_SHEDS),
+        ("SERVICE_UNOWNED", SERVICE_UNOWNED),
         ("EVENT_DECIDED", event_kind::DECIDED),
         ("EVENT_ANSWERED", event_kind::ANSWERED),
         ("EVENT_ENDED", event_kind::ENDED),

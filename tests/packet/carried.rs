@@ -82,6 +82,12 @@ pub(crate) fn connect(world: &World, address: SocketAddr) -> TcpStream {
     })
 }
 
+/// Downloads all of the pattern, and checks it.
+pub(crate) fn download(stream: &mut TcpStream) {
+    stream.write_all(b"d").expect("a request");
+    assert_eq!(receive_pattern(stream), pattern_sum(), "downloaded");
+}
+
 pub(crate) fn ask_name(stream: &mut TcpStream) -> char {
     stream.write_all(b"w").expect("a request");
     let mut name = [0];
@@ -143,8 +149,7 @@ pub(crate) fn carry_tcp(world: &World) {
         assert_eq!(active, 4, "a lease for each connection");
 
         let stream = &mut streams[0];
-        stream.write_all(b"d").expect("a request");
-        assert_eq!(receive_pattern(stream), pattern_sum(), "downloaded");
+        download(stream);
         stream.write_all(b"u").expect("a request");
         send_pattern(stream).expect("all octets");
         let mut sum = [0; 8];

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{env, fs, thread};
 
@@ -9,7 +10,7 @@ use lvs::engine::EngineProtocol;
 use lvs::packet::PacketSettings;
 use lvs::scheduler::RoundRobin;
 
-use crate::carried::{ask_name, begin, connect, settings, start_engine};
+use crate::carried::{ask_name, begin, connect, download, settings, start_engine};
 use crate::flows::{active, serve_both, until, virtual_address};
 use crate::world::World;
 
@@ -133,6 +134,48 @@ fn flows_outlive_a_killed_process() {
     let mut newest = connect(&world, address);
     ask_name(&mut newest);
     process.kill();
+}
+
+/// Asks on an old connection and on a new one in turn, until it is told to stop; returns how often.
+fn ask_until(world: &World, is_over: &AtomicBool) -> u32 {
+    let mut old = connect(world, virtual_address());
+    let name = ask_name(&mut old);
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        assert_eq!(ask_name(&mut old), name);
+        ask_name(&mut connect(world, virtual_address()));
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn processes_that_are_killed_in_turn_lose_nothing() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let mut process = EngineProcess::start(&world);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients = [(); 4].map(|()| scope.spawn(|| ask_until(&world, &is_over)));
+        let download = scope.spawn(|| {
+            let mut stream = connect(&world, virtual_address());
+            let mut is_last = false;
+            // Once more after the end, so that all of one is after the last process began.
+            while !is_last {
+                is_last = is_over.load(Ordering::Relaxed);
+                download(&mut stream);
+            }
+        });
+        for _ in 0..4 {
+            process.kill();
+            process = EngineProcess::start(&world);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.join().expect("nothing is lost") > 0);
+        }
+        download.join().expect("all octets");
+    });
 }
 
 #[test]

@@ -101,12 +101,16 @@ INLINE struct service *find_service(const struct tuple *tuple)
 }
 
 // Returns whether a packet that nobody has decided may go to the director.
-INLINE u32 may_ask(const struct control *control, u64 now)
+INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now)
 {
+	u32 mtu = 0;
 	u32 first = 0;
 	u64 window = now >> UPCALL_WINDOW_SHIFT;
 	struct upcall_window *used = map_lookup(&upcall_windows, &first);
 	if (!used || !control->tap_ifindex || now >= control->alive_until)
+		return 0;
+	// The device ends with its process, however that ends.
+	if (check_mtu(skb, control->tap_ifindex, &mtu, 0, 0) < 0)
 		return 0;
 	if (used->window != window) {
 		used->window = window;

@@ -59,5 +59,7 @@ static long (*const ring_buffer_output)(void *map, const void *data, u64 len, u6
 static u64 (*const ring_buffer_query)(void *map, u64 what) = (void *)134;
 static long (*const redirect_to_neighbour)(u32 ifindex, void *params, int len, u64 flags) = (void *)152;
 static u64 (*const coarse_time_ns)(void) = (void *)160;
+// A negative answer is an error: there is no such device.
+static long (*const check_mtu)(struct __sk_buff *, u32 ifindex, u32 *mtu, s32 len_change, u64 flags) = (void *)163;
 
 #endif

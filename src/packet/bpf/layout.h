@@ -69,6 +69,8 @@ struct service {
 enum service_flags {
 	// New flows are dropped when they cannot be decided by the director: the limits are exact.
 	SERVICE_SHEDS = 1,
+	// No process has it: the table decides, whatever process there is.
+	SERVICE_UNOWNED = 2,
 };
 
 struct server {

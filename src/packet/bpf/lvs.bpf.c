@@ -58,7 +58,7 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		count(COUNT_REFUSED_WITHOUT_SERVER);
 		return VERDICT_NEXT;
 	}
-	if (may_ask(said, coarse_time_ns())) {
+	if (!(service->flags & SERVICE_UNOWNED) && may_ask(skb, said, coarse_time_ns())) {
 		struct upcall_source source = {.ifindex = skb->ifindex};
 		if (store_bytes(skb, ETHERNET_SOURCE, &source, sizeof(source), 0))
 			return VERDICT_DROP;

@@ -29,6 +29,8 @@ impl EngineWorker {
                 if self.is_owner(&key, &owner)
                     && let Some(service) = self.services.remove(&key)
                 {
+                    let result = service.hand_over(&mut self.maps);
+                    self.check(result);
                     let left = UnownedService { id: service.id, is_handed_over: true };
                     self.unowned.insert(key, left);
                 }

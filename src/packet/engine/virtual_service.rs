@@ -13,7 +13,7 @@ use crate::engine::{
     EngineCounters, EngineRequest, EngineServerCounters, NewConnections, SharedService,
 };
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawService, RawServiceKey, SERVICE_SHEDS};
+use crate::packet::layout::{RawService, RawServiceKey, SERVICE_SHEDS, SERVICE_UNOWNED};
 use crate::packet::maps::PacketMaps;
 use crate::scheduler::{Flow, Maglev};
 use crate::setting::SettingError;
@@ -227,6 +227,13 @@ impl VirtualService {
         let is_down = |state| matches!(state, BackendState::Down | BackendState::Disabled);
         let members = snapshot.members().iter().filter(|member| is_down(member.state()));
         members.filter_map(|member| self.servers.get(member.id()).copied()).collect()
+    }
+
+    /// Leaves the service to a successor. Until that has it, the table decides.
+    pub(super) fn hand_over(&self, maps: &mut PacketMaps) -> Result<(), PacketError> {
+        let Some(service) = self.published else { return Ok(()) };
+        let flags = service.flags | SERVICE_UNOWNED;
+        maps.set_service(&self.key, &RawService { flags, ..service })
     }
 
     /// Stops new flows.

@@ -16,7 +16,9 @@ use super::tap::{MAX_FRAME_LEN, Tap};
 use super::virtual_service::VirtualService;
 use crate::balancer::PickError;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawControl, RawEvent, RawServiceKey, event_kind, flow_state};
+use crate::packet::layout::{
+    RawControl, RawEvent, RawService, RawServiceKey, SERVICE_UNOWNED, event_kind, flow_state,
+};
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
 use crate::packet::program::{PacketProgram, detach};
@@ -108,16 +110,20 @@ pub(super) struct PublishedState {
 impl EngineWorker {
     /// Reads what an earlier process left.
     pub(super) fn new(
-        (program, maps): (PacketProgram, PacketMaps),
+        (program, mut maps): (PacketProgram, PacketMaps),
         tap: Tap,
         netlink: RouteSocket,
         settings: PacketSettings,
         (commands, received): (CommandSender, Receiver<EngineCommand>),
     ) -> Result<Self, PacketError> {
-        let found = maps.services()?.into_iter().filter(|(key, _)| key.protocol != 0);
-        let unowned = found
-            .map(|(key, service)| (key, UnownedService { id: service.id, is_handed_over: false }));
-        let unowned = unowned.collect();
+        let mut unowned = BTreeMap::new();
+        for (key, service) in maps.services()? {
+            if key.protocol != 0 {
+                let flags = service.flags | SERVICE_UNOWNED;
+                maps.set_service(&key, &RawService { flags, ..service })?;
+                unowned.insert(key, UnownedService { id: service.id, is_handed_over: false });
+            }
+        }
         let mut servers = ServerSlots::read(&maps)?;
         let mut flows = FlowTable::default();
         for entry in maps.flows() {
