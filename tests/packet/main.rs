@@ -2,6 +2,8 @@
 #![cfg(all(feature = "packet", target_os = "linux", not(lvs_loom)))]
 
 mod carried;
+#[cfg(feature = "director")]
+mod director;
 mod flows;
 #[path = "../common/guest/mod.rs"]
 mod guest;
