@@ -24,6 +24,8 @@ pub enum ReloadPart {
     Vrrp,
     /// `handover`
     Handover,
+    /// `[packet]`
+    Packet,
 }
 
 impl fmt::Display for ReloadPart {
@@ -33,6 +35,7 @@ impl fmt::Display for ReloadPart {
             Self::Admin => f.write_str("[admin]"),
             Self::Vrrp => f.write_str("[vrrp]"),
             Self::Handover => f.write_str("handover"),
+            Self::Packet => f.write_str("[packet]"),
         }
     }
 }
@@ -63,7 +66,7 @@ impl fmt::Display for PartFailure {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PartStatus {
-    /// `service NAME`, `[admin]`, `[vrrp]` or `handover`.
+    /// `service NAME`, `[admin]`, `[vrrp]`, `[packet]` or `handover`.
     pub part: String,
     /// The error, which need not name the part again.
     pub reason: String,
@@ -130,6 +133,7 @@ impl AppliedConfig {
                 ReloadPart::Admin => plan.admin = true,
                 ReloadPart::Vrrp => plan.vrrp = true,
                 ReloadPart::Handover => plan.handover = true,
+                ReloadPart::Packet => plan.packet = true,
             }
         }
         for ((name, protocol), failed) in &self.failed_services {
@@ -144,7 +148,11 @@ impl AppliedConfig {
     /// Records that a part could not be applied, and logs it.
     pub(super) fn record_failure(&mut self, part: ReloadPart, error: DirectorError) {
         let failure = PartFailure { part, error: Arc::new(error) };
-        tracing::error!("{failure}; the next reload tries again");
+        match failure.part {
+            // Only a restart helps, as the error says.
+            ReloadPart::Packet => tracing::error!("{failure}"),
+            _ => tracing::error!("{failure}; the next reload tries again"),
+        }
         self.failures.push(failure);
     }
 }

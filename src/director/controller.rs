@@ -71,7 +71,7 @@ impl Controller {
         supervisor.register(RELOAD_TASK);
         let (role, role_watch) = RoleSender::new();
         let (sync_status, reload_status) = (SyncStatusSlot::default(), ReloadStatusSlot::default());
-        let history = HistoryReader::default();
+        let (history, engines) = (HistoryReader::default(), EngineSet::default());
         let status = StatusReader::new(
             registry.clone(),
             role_watch.clone(),
@@ -79,6 +79,7 @@ impl Controller {
             reload_status.clone(),
             supervisor.clone(),
             history.clone(),
+            engines.clone(),
         );
         let (admin_address, address) = watch::channel(None);
         let (has_successor, successor) = watch::channel(false);
@@ -112,7 +113,7 @@ impl Controller {
             _health_notify: health_notify,
             parts: RunningParts {
                 pool: None,
-                engines: EngineSet::default(),
+                engines,
                 ipvs_role: None,
                 admin_context: AdminContext::new(registry.clone(), status, history),
                 registry,
@@ -224,9 +225,15 @@ impl Controller {
         self.parts.stop_vrrp().await;
         let has_successor = *self.parts.has_successor.borrow();
         let services = self.parts.registry.services();
-        let keeps_kernel = self.parts.applied.config.ipvs().keep_at_stop;
-        let mode = |timeout| DrainMode { timeout, has_successor, keeps_kernel };
+        let config = &self.parts.applied.config;
+        let keeps_ipvs = config.ipvs().keep_at_stop;
+        let keeps_packet = config.packet().keep_at_stop;
+        let mode = |timeout| DrainMode { timeout, has_successor, keeps_ipvs, keeps_packet };
         services.iter().for_each(|service| service.drain(mode(timeout)));
+        if has_successor || keeps_packet {
+            // Not only when the last connection of another engine has ended: until then nobody would decide.
+            self.parts.engines.stop_packet();
+        }
         let report = tokio::select! {
             report = wait_drained(&services) => report,
             () = cancelled => {
@@ -234,6 +241,8 @@ impl Controller {
                 wait_drained(&services).await
             }
         };
+        // A handle of the director may stay, and with it the status, which reads the engine.
+        self.parts.engines.stop_packet();
         self.parts.registry.monitor().shutdown();
         report
     }

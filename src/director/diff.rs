@@ -60,6 +60,7 @@ pub(super) struct ReloadPlan {
     pub(super) sync: bool,
     pub(super) handover: bool,
     pub(super) ipvs: bool,
+    pub(super) packet: bool,
     /// The level and the format, which the program applies.
     pub(super) log: bool,
     /// The worker threads that services share.
@@ -120,6 +121,7 @@ impl ReloadPlan {
             sync: before.sync != after.sync,
             handover: before.handover() != after.handover(),
             ipvs: before.ipvs != after.ipvs,
+            packet: before.packet != after.packet,
             log: (before.log.level, before.log.format) != (after.log.level, after.log.format),
             workers: before.workers != after.workers,
             drain_timeout: before.drain_timeout() != after.drain_timeout(),
@@ -148,8 +150,9 @@ fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckC
     servers.filter_map(|server| Some((server.address, server.health.as_ref()?))).collect()
 }
 
-/// Returns whether something changes that an engine of the kernel is asked for.
-fn engine_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
+/// Returns whether something changes that the kernel's IPVS is asked for. The engine `packet` asks the
+/// scheduler itself.
+fn ipvs_request_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
     old.scheduler != new.scheduler
         || old.forwarding_methods() != new.forwarding_methods()
         || old.has_virtual_address_checks() != new.has_virtual_address_checks()
@@ -177,7 +180,7 @@ impl ServiceDiff {
                 != (&new.tcp, &new.udp, &new.on_end, new.engines())
                 || (old.sorry_server, old.sorry_server_method)
                     != (new.sorry_server, new.sorry_server_method)
-                || new.engines() != [EngineKind::Proxy] && engine_changes(old, new),
+                || new.engines().contains(&EngineKind::Ipvs) && ipvs_request_changes(old, new),
             listen: (&old.listen, old.freebind) != (&new.listen, new.freebind),
         }
     }
@@ -231,6 +234,7 @@ impl fmt::Display for ReloadPlan {
             (self.sync, "[sync]: updated"),
             (self.handover, "handover: updated"),
             (self.ipvs, "[ipvs]: updated"),
+            (self.packet, "[packet]: updated"),
             (self.log, "[log]: updated"),
             (self.workers, "workers: updated"),
             (self.drain_timeout, "drain_timeout: updated"),

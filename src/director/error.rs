@@ -119,6 +119,12 @@ pub enum DirectorError {
         /// The address of the other director in the table `[sync]`.
         peer: SocketAddr,
     },
+    /// The running engine does not apply changed keys of `[packet]`.
+    #[error("[packet]: the running engine keeps its values of {}: restart the director to change them", keys.join(", "))]
+    PacketRestart {
+        /// The names of the keys.
+        keys: Vec<&'static str>,
+    },
     /// The director has been stopped.
     #[error("the director has been stopped")]
     Stopped,

@@ -11,15 +11,16 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::check_paths::CheckPaths;
-use super::config::{ListenAddress, LogFormat, ServiceConfig, ServiceProtocol};
+use super::config::{EngineKind, ListenAddress, LogFormat, ServiceConfig, ServiceProtocol};
 use super::connection_log::{log_connection, log_flow};
+use super::engines::ChosenEngine;
 use super::error::ServiceError;
 use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::engine::{
-    Engine, EngineAddress, EngineClaim, EngineProtocol, EngineRequest, EngineService,
-    ForwardingMethods, NewConnections,
+    EngineAddress, EngineClaim, EngineProtocol, EngineRequest, EngineService, ForwardingMethods,
+    NewConnections,
 };
 use crate::forward::{
     BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpHandle, UdpForwarder, UdpHandle,
@@ -39,8 +40,7 @@ pub(super) struct FrontendSpec<'a> {
     pub(super) freebind: bool,
     /// The format of the log line of each connection or flow that ends; `None` for no line.
     pub(super) log_connections: Option<LogFormat>,
-    /// The engine that serves in place of the forwarder of this crate.
-    pub(super) engine: Option<&'a Arc<dyn Engine>>,
+    pub(super) engine: &'a ChosenEngine,
     pub(super) methods: &'a ForwardingMethods,
     pub(super) check_paths: &'a CheckPaths,
     /// Finds the balancer of another service by name.
@@ -51,6 +51,7 @@ pub(super) struct FrontendSpec<'a> {
 #[derive(Debug)]
 pub(super) struct PreparedFrontend {
     listen: ListenAddress,
+    engine: EngineKind,
     forwarder: AnyForwarder,
 }
 
@@ -70,17 +71,19 @@ impl PreparedFrontend {
         sockets: &mut ListeningSockets,
         replaced: Option<&Frontend>,
     ) -> Result<Self, ServiceError> {
-        if let (Some(engine), Some(address)) = (spec.engine, spec.engine_address(listen)) {
-            let claim = engine.claim(spec.engine_request(address))?;
-            return Ok(Self { listen: listen.clone(), forwarder: AnyForwarder::Kernel(claim) });
+        let ChosenEngine { kind, engine: of_kernel } = spec.engine;
+        let (listen, engine) = (listen.clone(), *kind);
+        if let (Some(of_kernel), Some(address)) = (of_kernel, spec.engine_address(&listen)) {
+            let claim = of_kernel.claim(spec.engine_request(address))?;
+            return Ok(Self { listen, engine, forwarder: AnyForwarder::Kernel(claim) });
         }
-        let open = sockets.take_for(spec.config.protocol, listen);
+        let open = sockets.take_for(spec.config.protocol, &listen);
         let options = BindOptions {
             is_nonlocal: spec.freebind,
-            is_shared: open.is_empty() && sockets.share_port(spec.config.protocol, listen),
+            is_shared: open.is_empty() && sockets.share_port(spec.config.protocol, &listen),
         };
         let route = spec.route();
-        let forwarder = match (spec.config.protocol, listen) {
+        let forwarder = match (spec.config.protocol, &listen) {
             (ServiceProtocol::Tcp, ListenAddress::Address(address)) => {
                 let forwarder = match open.is_empty() {
                     false => {
@@ -119,12 +122,13 @@ impl PreparedFrontend {
                 unreachable!("the configuration refuses a mark for the engine `proxy`")
             }
         };
-        Ok(Self { listen: listen.clone(), forwarder })
+        Ok(Self { listen, engine, forwarder })
     }
 
     /// Starts the forwarder, which accepts connections when this returns.
     pub(super) fn start(self, service: &str) -> Result<Frontend, ServiceError> {
-        let (handle, running) = match self.forwarder {
+        let Self { listen, engine, forwarder } = self;
+        let (handle, running) = match forwarder {
             AnyForwarder::Tcp(forwarder) => {
                 (AnyForwarderHandle::Tcp(forwarder.handle()), forwarder.start()?)
             }
@@ -132,7 +136,7 @@ impl PreparedFrontend {
                 (AnyForwarderHandle::Udp(forwarder.handle()), forwarder.start()?)
             }
             AnyForwarder::Kernel(claim) => {
-                return Ok(Frontend::of_engine(self.listen, claim.begin()?));
+                return Ok(Frontend::of_engine(listen, engine, claim.begin()?));
             }
         };
         let service = service.to_owned();
@@ -142,7 +146,7 @@ impl PreparedFrontend {
                 DrainReport::default()
             })
         });
-        Ok(Frontend { listen: self.listen, handle, task })
+        Ok(Frontend { listen, engine, handle, task })
     }
 }
 
@@ -245,6 +249,7 @@ impl FrontendSpec<'_> {
 pub(super) struct Frontend {
     /// The configured address, where the port may be 0.
     pub(super) listen: ListenAddress,
+    pub(super) engine: EngineKind,
     handle: AnyForwarderHandle,
     task: JoinHandle<DrainReport>,
 }
@@ -263,7 +268,11 @@ impl Drop for Frontend {
 }
 
 impl Frontend {
-    fn of_engine(listen: ListenAddress, service: Box<dyn EngineService>) -> Self {
+    fn of_engine(
+        listen: ListenAddress,
+        engine: EngineKind,
+        service: Box<dyn EngineService>,
+    ) -> Self {
         let service: Arc<dyn EngineService> = service.into();
         let handle = AnyForwarderHandle::Kernel(Arc::clone(&service));
         let task = tokio::spawn(async move {
@@ -272,12 +281,7 @@ impl Frontend {
             (sum.finished, sum.cut) = (report.finished, report.cut);
             sum
         });
-        Self { listen, handle, task }
-    }
-
-    /// Returns whether an engine of the kernel serves in place of a forwarder.
-    pub(super) fn is_of_kernel(&self) -> bool {
-        matches!(self.handle, AnyForwarderHandle::Kernel(_))
+        Self { listen, engine, handle, task }
     }
 
     /// Stops accepting, closes the listener, and cuts what is left after `timeout`.

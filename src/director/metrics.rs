@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use super::config::EngineKind;
 use super::counters::CountedSince;
 use super::metrics_histogram::{HistogramSeries, render_histogram};
+use super::packet_metrics::record_packet;
 #[cfg(target_os = "linux")]
 use super::process_metrics::render_process;
 use super::service::VirtualService;
@@ -135,6 +136,9 @@ pub(super) fn render(reader: &StatusReader) -> String {
         record_director(&director, reader);
         for service in reader.registry().services().iter() {
             record_service(reader, service, &mut connect_times);
+        }
+        if let Some(statistics) = reader.packet_statistics() {
+            record_packet(&statistics);
         }
         if let Some(vrrp) = &director.vrrp {
             record_vrrp(vrrp);

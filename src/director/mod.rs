@@ -194,6 +194,7 @@ mod metrics_histogram;
 mod notify;
 mod overrides;
 mod overview;
+mod packet_metrics;
 mod predecessor;
 #[cfg(target_os = "linux")]
 mod process_metrics;
@@ -219,15 +220,15 @@ pub use self::config::{
     FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, IpvsConfig,
     IpvsConfigBuilder, IpvsSyncConfig, IpvsSyncConfigBuilder, LatencyFactorConfig,
     LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
-    NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList, PersistenceConfig,
-    PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer, RealServerBuilder,
-    RedisRoleConfig, SchedulerConfig, SecretString, ServerMethod, ServiceConfig,
-    ServiceConfigBuilder, ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder,
-    SourceAddressConfig, SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig,
-    SyncConfigBuilder, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
-    TlsTrustConfig, TrackConfig, TrackConfigBuilder, TunnelChecksumConfig, TunnelConfig,
-    TunnelConfigBuilder, TunnelEncapsulation, UdpConfig, UdpConfigBuilder, VirtualRouteConfig,
-    VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
+    NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList, PacketConfig,
+    PacketConfigBuilder, PersistenceConfig, PersistenceConfigBuilder, QuorumConfig,
+    QuorumConfigBuilder, RealServer, RealServerBuilder, RedisRoleConfig, SchedulerConfig,
+    SecretString, ServerMethod, ServiceConfig, ServiceConfigBuilder, ServiceProtocol,
+    SlowStartConfig, SlowStartConfigBuilder, SourceAddressConfig, SuccessRateConfig,
+    SuccessRateConfigBuilder, SyncConfig, SyncConfigBuilder, TcpConfig, TcpConfigBuilder,
+    TcpQueueConfig, TcpQueueConfigBuilder, TlsTrustConfig, TrackConfig, TrackConfigBuilder,
+    TunnelChecksumConfig, TunnelConfig, TunnelConfigBuilder, TunnelEncapsulation, UdpConfig,
+    UdpConfigBuilder, VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
 };
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{

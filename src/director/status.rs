@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::applied::{PartStatus, ReloadCounts, ReloadStatusSlot};
 use super::counters::CountedSince;
+use super::engines::EngineSet;
 use super::error::DirectorError;
 use super::history::HistoryReader;
 use super::overrides::ChangeStamp;
@@ -20,6 +21,7 @@ use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
 use crate::backend::OutcomeCounts;
 use crate::metrics::{ServerTotals, ServiceTotals};
+use crate::packet::PacketStatistics;
 use crate::vrrp::VrrpStatus;
 
 /// The status of a director.
@@ -61,7 +63,7 @@ pub struct ServiceStatus {
     pub protocol: &'static str,
     /// The scheduler, as the configuration writes it.
     pub scheduler: String,
-    /// The engine that serves: `proxy` or `ipvs`.
+    /// The engine that serves: `proxy`, `ipvs` or `packet`.
     pub engine: &'static str,
     /// Whether the service serves, from the states of its servers.
     pub state: ServiceState,
@@ -136,6 +138,7 @@ pub(super) struct StatusReader {
     supervisor: TaskSupervisor,
     dropped_log_lines: Arc<OnceLock<Arc<AtomicU64>>>,
     history: HistoryReader,
+    engines: EngineSet,
 }
 
 impl StatusReader {
@@ -146,9 +149,10 @@ impl StatusReader {
         reload: ReloadStatusSlot,
         supervisor: TaskSupervisor,
         history: HistoryReader,
+        engines: EngineSet,
     ) -> Self {
         let dropped_log_lines = Arc::default();
-        Self { registry, role, sync, reload, supervisor, dropped_log_lines, history }
+        Self { registry, role, sync, reload, supervisor, dropped_log_lines, history, engines }
     }
 
     /// Sets the counter of the log lines that the program drops; the first one that is set stays.
@@ -209,6 +213,11 @@ impl StatusReader {
 
     pub(super) fn registry(&self) -> &ServiceRegistry {
         &self.registry
+    }
+
+    /// Returns what the packet engine has counted, if it runs.
+    pub(super) fn packet_statistics(&self) -> Option<PacketStatistics> {
+        self.engines.packet_statistics()
     }
 
     pub(super) fn reload_counts(&self) -> ReloadCounts {

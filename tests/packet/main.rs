@@ -3,6 +3,8 @@
 #![expect(clippy::duplicate_mod, reason = "namespaces and kernels both say what is skipped")]
 
 mod carried;
+#[cfg(feature = "director")]
+mod director;
 mod flows;
 #[path = "../common/guest/mod.rs"]
 #[expect(dead_code, reason = "other tests leave tests out, and count instructions")]

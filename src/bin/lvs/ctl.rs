@@ -32,9 +32,9 @@ enum CtlCommand {
         /// Shows rates per second, averaged over the last ten seconds.
         #[arg(long, conflicts_with = "stats")]
         rate: bool,
-        /// Lists open connections, at most 1000 per service. Those of the engine `ipvs` have the kernel's
-        /// state, the time after which the kernel forgets them, and `sync` where the active director's
-        /// kernel told this one of them.
+        /// Lists open connections, at most 1000 per service. Those of the engines `ipvs` and
+        /// `packet` have the kernel's state and the time after which the kernel forgets them; those of `ipvs`
+        /// have `sync` where the active director's kernel told this one of them.
         #[arg(short = 'c', long, conflicts_with_all = ["stats", "rate"])]
         connections: bool,
         /// Lists persistence entries, at most 1000 per service.

@@ -11,6 +11,7 @@ use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSe
 use super::ipvs::IpvsConfig;
 use super::known_routers::validate_routers;
 use super::log::LogConfig;
+use super::packet::PacketConfig;
 use super::service::ServiceConfig;
 use super::sync::SyncConfig;
 use super::table::{Tables, config_table};
@@ -58,6 +59,8 @@ pub(super) struct ConfigFile {
     pub(super) sync: Option<SyncConfig>,
     /// The kernel's IPVS, for services that it forwards. Default: an empty table.
     pub(super) ipvs: Option<IpvsConfig>,
+    /// The program in the kernel, for services with `engine = "packet"`. Default: an empty table.
+    pub(super) packet: Option<PacketConfig>,
 }
 }
 
@@ -75,6 +78,7 @@ impl ConfigFile {
             vrrp: None,
             sync: None,
             ipvs: None,
+            packet: None,
         };
         DirectorConfigBuilder { table }
     }
@@ -93,6 +97,9 @@ impl ConfigFile {
         if let Some(admin) = &self.admin {
             let path = [KeyPathSegment::Key("admin")];
             problems.record(admin.validate().map_err(|problem| problem.prefixed(&path)));
+        }
+        if let Some(packet) = &self.packet {
+            problems.record_all(&[KeyPathSegment::Key("packet")], packet.validate());
         }
         if let Some(OneOrMany(routers)) = &self.vrrp {
             problems.record_all(&[KeyPathSegment::Key("vrrp")], validate_routers(routers));

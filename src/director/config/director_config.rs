@@ -14,6 +14,7 @@ use super::listen::{ListenAddress, ServiceProtocol};
 use super::log::LogConfig;
 use super::notify::NotifyCommandList;
 use super::origin::ConfigOrigin;
+use super::packet::PacketConfig;
 use super::service::ServiceConfig;
 use super::sync::SyncConfig;
 use super::value::HumanDuration;
@@ -51,6 +52,7 @@ pub struct DirectorConfig {
     pub(crate) vrrp: Vec<VrrpConfig>,
     pub(crate) sync: Option<SyncConfig>,
     pub(crate) ipvs: Option<IpvsConfig>,
+    pub(crate) packet: Option<PacketConfig>,
 }
 
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -169,6 +171,11 @@ impl DirectorConfig {
         self.ipvs.clone().unwrap_or_default()
     }
 
+    /// Returns how the program in the kernel is used.
+    pub(crate) fn packet(&self) -> PacketConfig {
+        self.packet.clone().unwrap_or_default()
+    }
+
     /// Returns the interface of each virtual address of `[vrrp]`.
     pub(crate) fn virtual_interfaces(&self) -> BTreeMap<IpAddr, String> {
         let routers = self.vrrp.iter().flat_map(|router| {
@@ -220,6 +227,7 @@ impl DirectorConfig {
                 set_once("vrrp", &mut vrrp, &file.vrrp),
                 set_once("sync", &mut config.sync, &file.sync),
                 set_once("ipvs", &mut config.ipvs, &file.ipvs),
+                set_once("packet", &mut config.packet, &file.packet),
             ] {
                 problems.record(repeated.map_err(|RepeatedKey(key)| {
                     ConfigProblem::at_key(key, format!("another file has `{key}` already"))

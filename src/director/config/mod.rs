@@ -19,6 +19,7 @@ mod discovery;
 mod document;
 mod ejection;
 mod engine;
+mod engine_refusals;
 mod error;
 mod ipvs;
 mod known_routers;
@@ -26,6 +27,7 @@ mod listen;
 mod log;
 mod notify;
 mod origin;
+mod packet;
 mod parser_message;
 mod persistence;
 mod real_server;
@@ -64,6 +66,7 @@ pub use self::ipvs::{IpvsConfig, IpvsConfigBuilder, IpvsSyncConfig, IpvsSyncConf
 pub use self::listen::{ListenAddress, ServiceProtocol};
 pub use self::log::{LogConfig, LogConfigBuilder, LogFormat, LogLevel};
 pub use self::notify::{NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList};
+pub use self::packet::{PacketConfig, PacketConfigBuilder};
 pub use self::persistence::{PersistenceConfig, PersistenceConfigBuilder};
 pub use self::real_server::{RealServer, RealServerBuilder};
 pub use self::scheduler::SchedulerConfig;
@@ -87,5 +90,7 @@ mod builder_tests;
 mod engine_tests;
 #[cfg(test)]
 mod error_tests;
+#[cfg(test)]
+mod packet_tests;
 #[cfg(test)]
 mod tests;

@@ -375,6 +375,7 @@ fn the_example_has_every_key() {
         ("[sync]\n", ""),
         ("[ipvs]\n", service),
         ("ipvs.sync = { ", ""),
+        ("[packet]\n", service),
     ] {
         let (unknown_key, unknown) = ("no_such_key", "no_such_key = 1");
         let text = match table {

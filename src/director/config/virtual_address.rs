@@ -53,24 +53,35 @@ impl ServiceConfig {
 
     /// Refuses checks of a virtual address that cannot be made.
     pub(super) fn validate_virtual_address_checks(&self, problems: &mut ConfigProblems) {
-        for (path, OneOrMany(checks)) in self.check_keys() {
-            let of_virtual_address =
-                checks.iter().enumerate().filter(|(_, check)| check.is_of_virtual_address());
-            for (n, _) in of_virtual_address {
+        for path in self.virtual_address_checks() {
+            let checked = self.validate_virtual_address();
+            problems.record(checked.map_err(|reason| ConfigProblem::new(path, reason)));
+        }
+    }
+
+    /// Returns the path of the key of each check of a virtual address.
+    pub(super) fn virtual_address_checks(&self) -> impl Iterator<Item = Vec<KeyPathSegment>> {
+        self.check_keys().flat_map(|(path, OneOrMany(checks))| {
+            let checks = checks.iter().enumerate();
+            let of_virtual_address = checks.filter(|(_, check)| check.is_of_virtual_address());
+            of_virtual_address.map(move |(n, _)| {
                 let key = [
                     KeyPathSegment::Key("health"),
                     KeyPathSegment::Index(n),
                     KeyPathSegment::Key("virtual_address"),
                 ];
-                let checked = self.validate_virtual_address();
-                let problem = checked.map_err(|reason| ConfigProblem::new(key, reason));
-                problems.record(problem.map_err(|problem| problem.prefixed(&path)));
-            }
-        }
+                path.iter().copied().chain(key).collect()
+            })
+        })
     }
 
     fn validate_virtual_address(&self) -> Result<(), String> {
-        if !self.engines().contains(&EngineKind::Ipvs) {
+        let engines = self.engines();
+        // What the engine `packet` cannot do it refuses by itself.
+        if engines.contains(&EngineKind::Packet) {
+            return Ok(());
+        }
+        if !engines.contains(&EngineKind::Ipvs) {
             return Err(
                 "requires `engine = \"ipvs\"`: the engine `proxy` connects to the servers' own \
                         addresses"

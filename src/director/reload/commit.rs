@@ -71,6 +71,9 @@ impl RunningParts {
             let (config, role) = (config.ipvs(), &self.role_watch);
             self.ipvs_role = Some(self.engines.follow_role(config, role, &self.supervisor));
         }
+        if let Err(error) = self.engines.check_packet(&config.packet()) {
+            self.applied.record_failure(ReloadPart::Packet, error);
+        }
         if plan.admin {
             self.commit_admin(&config, admin);
         }

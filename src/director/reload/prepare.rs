@@ -99,10 +99,11 @@ fn prepare_services(
         let mut named = services.iter().filter(|(service, _)| service.name == name);
         named.next().map(|(service, _)| service.balancer.clone())
     };
-    let virtual_interfaces = config.virtual_interfaces();
+    let (virtual_interfaces, packet) = (config.virtual_interfaces(), config.packet());
     let common = CommonServiceOptions {
         pool,
         engines,
+        packet: &packet,
         freebind: !config.vrrp.is_empty(),
         log_connections: config.log.connection_format(),
         virtual_interfaces: &virtual_interfaces,

@@ -10,7 +10,8 @@ use crate::backend::BackendSet;
 use crate::balancer::Balancer;
 use crate::director::check_answers::require_check_answers;
 use crate::director::config::{
-    EngineKind, ListenAddress, LogFormat, ServiceConfig, ServiceProtocol, SlowStartConfig,
+    EngineKind, ListenAddress, LogFormat, PacketConfig, ServiceConfig, ServiceProtocol,
+    SlowStartConfig,
 };
 use crate::director::diff::ServiceDiff;
 use crate::director::engines::EngineSet;
@@ -58,8 +59,10 @@ pub(in crate::director) struct DrainMode {
     pub(in crate::director) timeout: Duration,
     /// Another process serves the same sockets.
     pub(in crate::director) has_successor: bool,
-    /// Services that the kernel forwards stay there.
-    pub(in crate::director) keeps_kernel: bool,
+    /// Services of the engine `ipvs` stay in the kernel.
+    pub(in crate::director) keeps_ipvs: bool,
+    /// Services of the engine `packet` stay in the kernel.
+    pub(in crate::director) keeps_packet: bool,
 }
 
 /// Frontends of earlier configurations that keep their connections without a time limit; more of
@@ -71,6 +74,8 @@ const MAX_RETIRED_FRONTENDS: usize = 16;
 pub(in crate::director) struct CommonServiceOptions<'a> {
     pub(in crate::director) pool: &'a WorkerPool,
     pub(in crate::director) engines: &'a EngineSet,
+    /// The settings of a packet engine that does not run yet.
+    pub(in crate::director) packet: &'a PacketConfig,
     /// Whether to bind addresses that this machine may not have yet, if the service does not say.
     pub(in crate::director) freebind: bool,
     /// The format of the log line of each connection or flow that ends; `None` for no line.
@@ -161,7 +166,8 @@ impl VirtualService {
         let virtual_interfaces = common.virtual_interfaces;
         let require_answers = |engine: EngineKind| match engine {
             EngineKind::Ipvs => require_check_answers(config, virtual_interfaces),
-            EngineKind::Proxy => Ok(()),
+            // Their checks connect to the servers' own addresses.
+            EngineKind::Proxy | EngineKind::Packet => Ok(()),
         };
         let persistence = match diff.persistence {
             true => self.build_persistence(&state, config)?,
@@ -178,7 +184,7 @@ impl VirtualService {
             let (config, frontends, engine) = (config.clone(), Vec::new(), None);
             return Ok(PreparedService { config, diff, persistence, frontends, engine });
         }
-        let chosen = common.engines.choose(config)?;
+        let chosen = common.engines.choose(config, common.packet)?;
         require_answers(chosen.kind)?;
         let spec = FrontendSpec {
             config,
@@ -187,7 +193,7 @@ impl VirtualService {
             pool: common.pool,
             freebind: config.freebind.unwrap_or(common.freebind),
             log_connections: common.log_connections,
-            engine: chosen.engine.as_ref(),
+            engine: &chosen,
             methods: &state.methods,
             check_paths: &state.check_paths,
             find_balancer,
@@ -293,7 +299,7 @@ impl VirtualService {
         for old in std::mem::take(&mut state.frontends) {
             if let Some(new) = started.iter().find(|new| new.listen == old.listen) {
                 // Another engine does not go on with what this one has.
-                match new.is_of_kernel() == old.is_of_kernel() {
+                match new.engine == old.engine {
                     true => old.hand_over(Duration::MAX),
                     false => old.give_way(),
                 }
@@ -315,7 +321,12 @@ impl VirtualService {
     /// Stops accepting, and cuts connections that are left after the time.
     pub(in crate::director) fn drain(&self, mode: DrainMode) {
         let is_left = |frontend: &Frontend| {
-            mode.has_successor || (mode.keeps_kernel && frontend.is_of_kernel())
+            mode.has_successor
+                || match frontend.engine {
+                    EngineKind::Proxy => false,
+                    EngineKind::Ipvs => mode.keeps_ipvs,
+                    EngineKind::Packet => mode.keeps_packet,
+                }
         };
         self.lock_state().all_frontends().for_each(|frontend| match is_left(frontend) {
             true => frontend.hand_over(mode.timeout),

@@ -1,0 +1,132 @@
+//! The `[packet]` table.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
+use super::table::config_table;
+use super::value::HumanDuration;
+use crate::packet::PacketSettings;
+
+config_table! {
+/// A builder of a [`PacketConfig`].
+builder PacketConfigBuilder;
+
+/// How this director uses its program in the kernel, for services with `engine = "packet"`.
+///
+/// The program and its flows outlive the process. A director that is killed leaves them in the kernel: open
+/// flows go on, and a table of the servers by weight, as the director left it, decides new ones; where a server
+/// has a connection limit, new ones are refused. The next director takes all of it over.
+///
+/// The engine is made for the first service that asks for it. A reload that changes `keep_at_stop` applies
+/// it; another change of a running engine is reported as not applied, and needs a restart of the director.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct PacketConfig {
+    /// The number of flows that the table has room for, from 1 to 16777216; its memory is taken at the start.
+    /// When it is full, the flow that was quiet for longest is forgotten. A table that an earlier process left
+    /// keeps its size. Default: `262144`.
+    flows: Option<u32>,
+    /// The names of the network interfaces at which packets of clients and servers come in. Default: all that
+    /// are up and have Ethernet, those that appear later too.
+    #[serde(default)]
+    devices: Vec<String>,
+    /// How many new flows in a second the scheduler is asked for, for each processor; from 1. A table of the
+    /// servers by weight decides those above. Default: `100000`.
+    decisions_per_second: Option<u32>,
+    /// How long an established TCP connection without packets is remembered, from 1 s to 365 days. Default:
+    /// `"15m"`.
+    tcp_timeout: Option<HumanDuration>,
+    /// How long a TCP connection without packets is remembered that has ended, or that the server has not
+    /// answered, from 1 s to 365 days. Default: `"1m"`.
+    closing_timeout: Option<HumanDuration>,
+    /// How long a UDP flow without datagrams is remembered, from 1 s to 365 days. Default: `"5m"`.
+    udp_timeout: Option<HumanDuration>,
+    /// The folder for what outlives the process, in a BPF file system. Two directors of one network namespace
+    /// cannot share a folder, but for one that succeeds the other. Default: `/sys/fs/bpf/lvs/net-N`, with the
+    /// number of the network namespace.
+    pin_folder: Option<PathBuf>,
+    /// Leaves the services in the kernel when the director stops, as when it is killed. Otherwise they end, and the
+    /// program is removed. Default: `false`.
+    #[serde(default)]
+    pub(crate) keep_at_stop: bool,
+}
+}
+
+/// The size of a table of flows.
+const FLOWS: RangeInclusive<u32> = 1..=1 << 24;
+/// A timeout. The kernel counts nanoseconds in 64 bits.
+const TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+
+impl PacketConfig {
+    /// Returns a builder of the defaults.
+    pub fn builder() -> PacketConfigBuilder {
+        PacketConfigBuilder { table: Self::default() }
+    }
+
+    pub(super) fn validate(&self) -> ConfigProblems {
+        let mut problems = ConfigProblems::default();
+        let mut refuse = |key, reason: &str| {
+            problems.record(Err(ConfigProblem::at_key(key, reason)));
+        };
+        if self.flows.is_some_and(|flows| !FLOWS.contains(&flows)) {
+            refuse(
+                "flows",
+                &format!("a number from {} to {} is expected", FLOWS.start(), FLOWS.end()),
+            );
+        }
+        if self.decisions_per_second == Some(0) {
+            refuse("decisions_per_second", "a number from 1 is expected");
+        }
+        for (key, timeout) in [
+            ("tcp_timeout", self.tcp_timeout),
+            ("closing_timeout", self.closing_timeout),
+            ("udp_timeout", self.udp_timeout),
+        ] {
+            if timeout.is_some_and(|HumanDuration(timeout)| !TIMEOUT.contains(&timeout)) {
+                refuse(key, "a time from 1 s to 365 days is expected");
+            }
+        }
+        if self.pin_folder.as_ref().is_some_and(|folder| !folder.is_absolute()) {
+            refuse("pin_folder", "an absolute path is expected");
+        }
+        for (n, device) in self.devices.iter().enumerate() {
+            // The kernel's IFNAMSIZ, with the zero at the end.
+            if !(1..16).contains(&device.len()) {
+                let path = [KeyPathSegment::Key("devices"), KeyPathSegment::Index(n)];
+                let reason = "the name of a network interface has 1 to 15 bytes";
+                problems.record(Err(ConfigProblem::new(path, reason)));
+            }
+        }
+        problems
+    }
+
+    /// Returns the settings of the engine, for the network namespace of the calling thread.
+    pub(crate) fn settings(&self) -> PacketSettings {
+        let default = PacketSettings::default();
+        let timeout = |configured: Option<HumanDuration>, default| {
+            configured.map_or(default, |HumanDuration(timeout)| timeout)
+        };
+        let mut settings = default.clone();
+        settings.pin_folder = self.pin_folder.clone().unwrap_or(default.pin_folder);
+        settings.flows = self.flows.unwrap_or(default.flows);
+        settings.devices = self.devices.clone();
+        settings.decisions_per_second =
+            self.decisions_per_second.unwrap_or(default.decisions_per_second);
+        settings.tcp_timeout = timeout(self.tcp_timeout, default.tcp_timeout);
+        settings.closing_timeout = timeout(self.closing_timeout, default.closing_timeout);
+        settings.udp_timeout = timeout(self.udp_timeout, default.udp_timeout);
+        settings
+    }
+
+    /// Returns the keys of another table that a running engine with this one does not apply.
+    pub(crate) fn keys_for_restart(&self, other: &Self) -> Vec<&'static str> {
+        let mut keys = self.changed_keys(other);
+        keys.retain(|key| *key != "keep_at_stop");
+        keys
+    }
+}
