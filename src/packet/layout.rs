@@ -263,6 +263,10 @@ impl RawServiceKey {
         Self { address: address.ip().into(), port: address.port().into(), protocol, pad: 0 }
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.address.into(), self.port.into())
+    }
+
     /// Returns the key under which the program knows that an address has services.
     pub(super) const fn of_address(self) -> Self {
         Self { address: self.address, port: RawPort([0; 2]), protocol: 0, pad: 0 }

@@ -1,7 +1,9 @@
 //! The maps, with keys and values of [`layout`](super::layout).
 
+use std::path::Path;
+
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use zerocopy::{FromBytes, transmute};
 
 use super::error::PacketError;
@@ -64,24 +66,39 @@ fn if_present<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
 impl PacketMaps {
     /// Takes the maps of a program that was loaded.
     pub(super) fn from_program(program: &mut Ebpf) -> Result<Self, PacketError> {
-        macro_rules! map {
-            ($name:literal) => {{
-                let map = program.take_map($name).ok_or(PacketError::Map {
-                    map: $name,
-                    reason: "the program does not have it".to_owned(),
-                })?;
-                map.try_into().map_err(map_error($name))?
-            }};
+        Self::from_maps(|name| {
+            program.take_map(name).ok_or_else(|| PacketError::Map {
+                map: name,
+                reason: "the program does not have it".to_owned(),
+            })
+        })
+    }
+
+    /// Opens the maps that lie in a folder.
+    pub(super) fn from_pins(folder: &Path) -> Result<Self, PacketError> {
+        Self::from_maps(|name| {
+            let map = MapData::from_pin(folder.join(name)).and_then(Map::from_map_data);
+            map.map_err(map_error(name))
+        })
+    }
+
+    fn from_maps(
+        mut map: impl FnMut(&'static str) -> Result<Map, PacketError>,
+    ) -> Result<Self, PacketError> {
+        macro_rules! typed {
+            ($name:literal) => {
+                map($name)?.try_into().map_err(map_error($name))?
+            };
         }
         Ok(Self {
-            flows: map!("flows"),
-            services: map!("services"),
-            servers: map!("servers"),
-            tables: map!("tables"),
-            server_counts: map!("server_counts"),
-            counts: map!("counts"),
-            control: map!("control"),
-            events: map!("events"),
+            flows: typed!("flows"),
+            services: typed!("services"),
+            servers: typed!("servers"),
+            tables: typed!("tables"),
+            server_counts: typed!("server_counts"),
+            counts: typed!("counts"),
+            control: typed!("control"),
+            events: typed!("events"),
         })
     }
 

@@ -78,6 +78,7 @@
 mod engine;
 mod error;
 mod frame;
+mod kernel_state;
 mod layout;
 mod maps;
 mod netlink;
@@ -87,6 +88,7 @@ mod statistics;
 
 pub use self::engine::PacketEngine;
 pub use self::error::PacketError;
+pub use self::kernel_state::{PacketKernelState, PacketServerState, PacketServiceState, detach};
 pub use self::settings::PacketSettings;
 pub use self::statistics::PacketStatistics;
 

@@ -260,7 +260,7 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= TCX_SINCE)
 }
 
-fn parse_link_name(name: &str) -> Option<(u32, &str)> {
+pub(super) fn parse_link_name(name: &str) -> Option<(u32, &str)> {
     let (index, device) = name.strip_prefix(LINK_PREFIX)?.split_once('-')?;
     Some((index.parse().ok()?, device))
 }

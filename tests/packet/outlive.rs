@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use lvs::engine::EngineProtocol;
-use lvs::packet::PacketSettings;
+use lvs::packet::{PacketKernelState, PacketSettings, detach};
 use lvs::scheduler::RoundRobin;
 
 use crate::carried::{ask_name, begin, connect, download, settings, start_engine};
@@ -32,6 +32,13 @@ pub(crate) fn hand_over(world: &World) {
     assert_eq!(ask_name(&mut old), name, "without an engine");
     let mut between = connect(world, virtual_address());
     ask_name(&mut between);
+    let state =
+        PacketKernelState::read(&world.pin_folder()).expect("maps").expect("they are there");
+    assert_eq!((state.flows, state.statistics.table_decisions), (2, 1), "{state:?}");
+    assert!(!state.services[0].is_claimed && state.services[0].address == virtual_address());
+    let servers = &state.services[0].servers;
+    assert!(servers.len() == 2 && servers.iter().all(|server| server.is_available), "{state:?}");
+    assert_eq!(servers.iter().map(|server| server.flows).sum::<u64>(), 2);
 
     let engine = start_engine(world, settings(world));
     let (set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
@@ -47,6 +54,20 @@ pub(crate) fn hand_over(world: &World) {
     drop(service);
     drop(engine);
     until("nothing is left", || !world.pin_folder().exists());
+    assert_eq!(PacketKernelState::read(&world.pin_folder()).expect("no maps"), None);
+
+    // What a process leaves is removed by hand.
+    let engine = start_engine(world, settings(world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    service.hand_over();
+    drop((service, engine));
+    until("it is left", || {
+        let state = PacketKernelState::read(&world.pin_folder()).expect("maps");
+        state.is_some_and(|state| !state.services[0].is_claimed)
+    });
+    let folder = world.pin_folder();
+    world.within("director", || detach(&folder).expect("it is removed"));
+    assert!(!folder.exists());
 }
 
 /// The variable that makes a process of this program an engine; it has the namespace and the folder.

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::world::{Folder, output};
 
-const SUBCOMMANDS: [&str; 9] =
-    ["run", "check", "import", "ctl", "top", "ipvs", "real-server", "completions", "man"];
+const SUBCOMMANDS: [&str; 10] =
+    ["run", "check", "import", "ctl", "top", "ipvs", "packet", "real-server", "completions", "man"];
 const CTL_COMMANDS: [&str; 8] = ["list", "add", "edit", "delete", "drain", "up", "down", "zero"];
 
 #[test]

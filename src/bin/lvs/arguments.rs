@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use crate::client::AdminArgs;
 use crate::ctl::CtlArgs;
 use crate::ipvs::IpvsArgs;
+use crate::packet::PacketArgs;
 use crate::real_server::RealServerArgs;
 use crate::run::RunArgs;
 use crate::top::TopArgs;
@@ -17,7 +18,7 @@ use crate::top::TopArgs;
 ///
 /// `lvs run` is the director, a server that forwards connections. `lvs check` validates its
 /// configuration and `lvs import` makes one. `lvs ctl` and `lvs top` show and change a director that
-/// runs, `lvs ipvs` the kernel's IPVS. `lvs real-server` prepares a server for direct routing or tunnels.
+/// runs, `lvs ipvs` the kernel's IPVS, `lvs packet` what the engine `packet` has in the kernel. `lvs real-server` prepares a server for direct routing or tunnels.
 /// The options below may stand before a subcommand that has them, or after it.
 #[derive(Debug, Parser)]
 #[command(name = "lvs", version, propagate_version = true)]
@@ -78,6 +79,11 @@ pub(crate) enum CliCommand {
     /// the services are listed.
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Ipvs(IpvsArgs),
+    /// Shows or removes what the kernel has of the engine `packet`, whether a director runs or not.
+    ///
+    /// A director that was killed, or that keeps its services when it stops, leaves a program in the kernel that
+    /// goes on carrying packets. Needs the capabilities CAP_BPF and CAP_NET_ADMIN.
+    Packet(PacketArgs),
     /// Makes this machine a real server for direct routing or tunnels, until a signal ends the program.
     ///
     /// Adds the virtual addresses to `lo` or to the tunnel's interface, keeps the machine from answering ARP

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use lvs::director::{DirectorConfigError, DirectorError, ImportError};
 use lvs::forward::handover::HandoverError;
+use lvs::packet::PacketError;
 
 use crate::ipvs::IpvsCommandError;
 use crate::output;
@@ -58,6 +59,8 @@ pub(crate) enum CliError {
     Refused(String),
     #[error("the director has no service {0:?}")]
     UnknownService(String),
+    #[error(transparent)]
+    Packet(#[from] PacketError),
     #[error(transparent)]
     Ipvs(#[from] IpvsCommandError),
 }

@@ -8,6 +8,7 @@
 //! lvs ctl list
 //! lvs top
 //! lvs ipvs -Ln
+//! lvs packet show
 //! lvs real-server --vip 192.0.2.10
 //! ```
 //! [`arguments`] has the subcommands and options, from which `lvs completions` and `lvs man` make shell
@@ -24,6 +25,7 @@ mod error;
 mod ipvs;
 mod logs;
 mod output;
+mod packet;
 mod program;
 mod real_server;
 mod reference;
@@ -84,6 +86,7 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
         CliCommand::Ctl(args) => ctl::run(args).await,
         CliCommand::Top(args) => top::run(args).await,
         CliCommand::Ipvs(args) => ipvs::run(args),
+        CliCommand::Packet(args) => packet::run(args),
         CliCommand::RealServer(args) => real_server::run(args).await,
         CliCommand::Completions { shell } => reference::print_completions(Cli::definition(), shell),
         CliCommand::Man { output } => reference::man(Cli::definition(), output.as_deref()),

@@ -1,0 +1,75 @@
+//! `lvs packet`: what the kernel has of the packet engine, without a director.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use lvs::engine::EngineProtocol;
+use lvs::packet::{PacketKernelState, PacketSettings, PacketStatistics, detach};
+
+use crate::error::CliError;
+use crate::output;
+
+/// What is shown or removed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PacketArgs {
+    #[arg(value_enum)]
+    action: PacketAction,
+    /// The folder for what outlives the director: `pin_folder` in its configuration. Default: that of this
+    /// network namespace.
+    #[arg(long, value_name = "DIRECTORY")]
+    pin_folder: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum PacketAction {
+    /// Prints the devices, services, servers and counters.
+    Show,
+    /// Removes the program from all devices, and the flows with it.
+    Detach,
+}
+
+pub(crate) fn run(args: PacketArgs) -> Result<(), CliError> {
+    let folder = args.pin_folder.unwrap_or_else(|| PacketSettings::default().pin_folder);
+    let Some(state) = PacketKernelState::read(&folder)? else {
+        return output::print(format!("there is no packet engine in {}\n", folder.display()))
+            .map_err(CliError::Output);
+    };
+    let text = match args.action {
+        PacketAction::Show => describe(&state),
+        PacketAction::Detach => {
+            detach(&folder)?;
+            format!("removed, with {} flows\n", state.flows)
+        }
+    };
+    output::print(text).map_err(CliError::Output)
+}
+
+fn describe(state: &PacketKernelState) -> String {
+    let mut text = format!("devices: {}\nflows: {}\n", state.devices.join(", "), state.flows);
+    // Writing to a string does not fail.
+    for service in &state.services {
+        let protocol = match service.protocol {
+            EngineProtocol::Tcp => "tcp",
+            EngineProtocol::Udp => "udp",
+            _ => "other",
+        };
+        let note = if service.is_claimed { "" } else { " (claimed by no director)" };
+        let _ = writeln!(text, "service {protocol} {}{note}", service.address);
+        for server in &service.servers {
+            let state = if server.is_available { "available" } else { "not available" };
+            let (flows, bytes_in, bytes_out) = (server.flows, server.bytes_in, server.bytes_out);
+            let address = server.address;
+            let _ = writeln!(
+                text,
+                "  {address}: {state}, {flows} flows, {bytes_in} bytes in, {bytes_out} bytes out"
+            );
+        }
+    }
+    for (name, count) in PacketStatistics::NAMES.iter().zip(state.statistics.values()) {
+        if count > 0 {
+            let _ = writeln!(text, "{}: {count}", name.replace('_', " "));
+        }
+    }
+    text
+}
