@@ -106,7 +106,13 @@ pub mod engine;
 #[cfg(any(feature = "health", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
 pub mod events;
-#[cfg(any(feature = "discovery", feature = "forward", feature = "health", feature = "vrrp"))]
+#[cfg(any(
+    feature = "discovery",
+    feature = "forward",
+    feature = "health",
+    feature = "packet",
+    feature = "vrrp"
+))]
 mod excerpt;
 #[cfg(feature = "forward")]
 #[cfg_attr(docsrs, doc(cfg(feature = "forward")))]
@@ -126,7 +132,7 @@ pub mod metrics;
 #[cfg(all(feature = "packet", target_os = "linux"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "packet", target_os = "linux"))))]
 pub mod packet;
-#[cfg(any(feature = "forward", feature = "health", feature = "vrrp"))]
+#[cfg(any(feature = "forward", feature = "health", feature = "packet", feature = "vrrp"))]
 mod panics;
 #[cfg(any(feature = "health", feature = "vrrp"))]
 mod program_user;

@@ -1,5 +1,6 @@
 //! The start of the engine, and its claims.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -19,6 +20,7 @@ use crate::packet::netlink::RouteSocket;
 use crate::packet::program::PacketProgram;
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
+use crate::panics::panic_message;
 use crate::sync::{Mutex, lock};
 
 /// The packet engine as an [engine](crate::engine), in the network namespace of the thread that starts it.
@@ -59,7 +61,16 @@ impl PacketEngine {
         let worker = EngineWorker::new(loaded, tap, netlink, settings, channel)?;
         let published = worker.published();
         let thread = thread::Builder::new().name("lvs-packet".to_owned());
-        let spawned = thread.spawn(move || worker.run());
+        let spawned = thread.spawn(move || {
+            // Nothing is used any more that the panic may have left half changed.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| worker.run())) {
+                let message = panic_message(&*payload);
+                tracing::error!(
+                    "engine packet: its thread has ended by a panic, and a table decides new flows: \
+                     {message}"
+                );
+            }
+        });
         spawned.map_err(|source| PacketError::Tap { source })?;
         Ok(Self { commands, published })
     }
