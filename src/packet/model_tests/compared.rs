@@ -1,29 +1,34 @@
 //! The program in the kernel, and the model, side by side.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::model::{
     FrameVerdict, ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService, ProgramModel,
+    TEST_DEVICE, TapDevice,
 };
-use super::parsed::FlowKey;
+use super::parsed::PacketKey;
 use super::skipped::report_skipped;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
-    RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_SHEDS, event_kind,
+    RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_SHEDS, SERVICE_UNOWNED,
+    event_kind,
 };
 use crate::packet::maps::PacketMaps;
+use crate::packet::netlink::RouteSocket;
 use crate::packet::program::PacketProgram;
 use crate::packet::statistics::PacketStatistics;
+use crate::sys::tap::open_tap;
 
 /// Room for more flows than a test makes: which one a full table forgets is the kernel's choice.
 const FLOWS: u32 = 32_768;
-/// A device that need not be there: a test sees that a frame is redirected, and does not follow it.
-pub(super) const TAP: u32 = 12_345;
+/// Devices that are not there: a test sees that a frame is redirected, and does not follow it.
+const GONE: u32 = 12_345;
 const ROUTE: u32 = 54_321;
 
 /// A BPF file system, unmounted when it is dropped.
@@ -52,11 +57,25 @@ impl PinFolder {
     }
 }
 
+/// Returns the number of a tap device, which is there as long as this process.
+fn tap_device() -> Result<u32, String> {
+    static TAP: OnceLock<Result<(File, u32), String>> = OnceLock::new();
+    let tap = TAP.get_or_init(|| {
+        let (file, name) = open_tap(c"lvsmodel%d").map_err(|it| format!("a tap device: {it}"))?;
+        let device = RouteSocket::open().and_then(|mut netlink| netlink.device(&name));
+        let device = device.map_err(|error| format!("the tap device {name}: {error}"))?;
+        Ok((file, device.index))
+    });
+    tap.as_ref().map(|(_, index)| *index).map_err(Clone::clone)
+}
+
 /// The program and its model. Each frame goes through both.
 pub(super) struct ComparedProgram {
     pub(super) program: PacketProgram,
     pub(super) maps: PacketMaps,
     pub(super) model: ProgramModel,
+    /// The number of a device that is there.
+    pub(super) tap: u32,
     // After the maps that are pinned in it.
     _folder: PinFolder,
 }
@@ -67,13 +86,15 @@ impl ComparedProgram {
     /// # Panics
     /// In CI, if it is not possible.
     pub(super) fn load() -> Option<Self> {
-        let loaded =
-            PinFolder::mount().and_then(|folder| match PacketProgram::load(&folder.0, FLOWS) {
-                Ok((program, maps)) => Ok((program, maps, folder)),
+        let loaded = PinFolder::mount().and_then(|folder| {
+            let tap = tap_device()?;
+            match PacketProgram::load(&folder.0, FLOWS) {
+                Ok((program, maps)) => Ok((program, maps, tap, folder)),
                 Err(error @ PacketError::Capability { .. }) => Err(error.to_string()),
                 Err(error) => panic!("{error}"),
-            });
-        let (program, maps, folder) = match loaded {
+            }
+        });
+        let (program, maps, tap, folder) = match loaded {
             Ok(loaded) => loaded,
             Err(reason) => {
                 assert!(std::env::var_os("CI").is_none(), "{reason}");
@@ -82,7 +103,7 @@ impl ComparedProgram {
             }
         };
         let model = ProgramModel::default();
-        Some(Self { program, maps, model, _folder: folder })
+        Some(Self { program, maps, model, tap, _folder: folder })
     }
 
     /// Adds a service whose table has a slot for each of some new servers. Returns the servers' numbers.
@@ -100,7 +121,7 @@ impl ComparedProgram {
         let of_address = RawServiceKey::new(address, protocol).of_address();
         self.maps.set_service(&of_address, &RawService::default()).expect("a service");
         self.model.addresses.insert(address.ip());
-        let service = ModelService { id, sheds: false, slots: slots.clone() };
+        let service = ModelService { id, sheds: false, is_owned: true, slots: slots.clone() };
         self.set_service((address, protocol), service);
         slots
     }
@@ -109,7 +130,8 @@ impl ComparedProgram {
         let raw = RawService {
             id: service.id,
             slots: service.slots.len() as u32,
-            flags: if service.sheds { SERVICE_SHEDS } else { 0 },
+            flags: (if service.sheds { SERVICE_SHEDS } else { 0 })
+                | if service.is_owned { 0 } else { SERVICE_UNOWNED },
             pad: 0,
         };
         self.maps.set_table(service.id, &service.slots).expect("a table");
@@ -152,7 +174,12 @@ impl ComparedProgram {
     pub(super) fn set_director(&mut self, director: ModelDirector) {
         let control = RawControl {
             alive_until: if director.is_alive { u64::MAX } else { 0 },
-            tap_ifindex: director.tap,
+            tap_ifindex: match director.tap {
+                TapDevice::None => 0,
+                TapDevice::Gone => GONE,
+                TapDevice::Present => self.tap,
+                TapDevice::Test => TEST_DEVICE,
+            },
             upcalls_per_window: if director.has_budget { u32::MAX } else { 0 },
         };
         self.maps.set_control(&control).expect("the control");
@@ -237,7 +264,7 @@ impl ComparedProgram {
     }
 
     /// Returns the bits of both directions of a flow, without the direction.
-    pub(super) fn states(&self, key: FlowKey) -> [u32; 2] {
+    pub(super) fn states(&self, key: PacketKey) -> [u32; 2] {
         let there = self.maps.flow(&RawTuple::new(key.0, key.1, key.2)).expect("the flows");
         let there = there.expect("the flow");
         let back = self.maps.flow(&there.rewritten(key.2).reversed()).expect("the flows");
@@ -247,6 +274,6 @@ impl ComparedProgram {
     }
 }
 
-fn flow_key(tuple: &RawTuple) -> FlowKey {
+fn flow_key(tuple: &RawTuple) -> PacketKey {
     (tuple.source(), tuple.destination(), tuple.protocol)
 }

@@ -1,10 +1,9 @@
 //! Flows: who decides them, how their packets change, and what becomes of their state.
 
-use super::compared::TAP;
 use super::frames::{
     ACK, FIN, RST, SYN, tcp, udp, udp_without_checksum, with_extensions, with_hop_limit,
 };
-use super::model::{FrameVerdict, ModelDirector, TEST_DEVICE};
+use super::model::{FrameVerdict, ModelDirector, TEST_DEVICE, TapDevice};
 use super::{
     CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
 };
@@ -210,7 +209,7 @@ fn packets_without_a_flow_are_left_to_the_stack() {
 fn the_first_packet_goes_to_a_director_that_lives() {
     let Some(mut compared) = with_services() else { return };
     let (client, service, _) = ends(0);
-    let director = ModelDirector { is_alive: true, tap: TAP, has_budget: true };
+    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
     compared.set_director(director);
     let first = tcp(client, service, SYN);
     let (verdict, output) = compared.run(&first);
@@ -219,14 +218,32 @@ fn the_first_packet_goes_to_a_director_that_lives() {
     assert_eq!(output[12..], first[12..]);
     assert!(compared.model.flows.is_empty());
     // What it gives back without a flow is refused.
-    compared.set_director(ModelDirector { tap: TEST_DEVICE, ..director });
+    compared.set_director(ModelDirector { tap: TapDevice::Test, ..director });
     compared.leave(&first);
     assert_eq!(compared.model.statistics.refused_without_server, 1);
-    // A director that is gone, and one that has not begun, are not asked.
-    compared.set_director(ModelDirector { is_alive: false, ..director });
-    compared.pass(&first);
-    compared.set_director(ModelDirector { tap: 0, ..director });
-    compared.pass(&tcp(address("10.1.0.2:5001"), service, SYN));
+    compared.compare_state();
+}
+
+#[test]
+fn a_director_that_is_not_there_is_not_asked() {
+    let Some(mut compared) = with_services() else { return };
+    let (mut client, service, _) = ends(0);
+    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    for (port, director) in [
+        (1, ModelDirector { is_alive: false, ..director }),
+        (2, ModelDirector { tap: TapDevice::None, ..director }),
+        (3, ModelDirector { tap: TapDevice::Gone, ..director }),
+    ] {
+        client.set_port(port);
+        compared.set_director(director);
+        compared.pass(&tcp(client, service, SYN));
+    }
+    // One that is there, and does not have the service.
+    compared.set_director(director);
+    compared.change_service(SERVICE[0], PROTOCOL_TCP, |service| service.is_owned = false);
+    client.set_port(4);
+    compared.pass(&tcp(client, service, SYN));
+    assert_eq!(compared.model.statistics.table_decisions, 4);
     compared.compare_state();
 }
 
@@ -235,7 +252,11 @@ fn a_connection_that_has_ended_is_decided_anew_by_the_director() {
     let Some(mut compared) = with_services() else { return };
     let (client, service, _) = ends(0);
     establish(&mut compared, 0);
-    compared.set_director(ModelDirector { is_alive: true, tap: TAP, has_budget: true });
+    compared.set_director(ModelDirector {
+        is_alive: true,
+        tap: TapDevice::Present,
+        has_budget: true,
+    });
     compared.pass(&tcp(client, service, RST));
     let (verdict, output) = compared.run(&tcp(client, service, SYN));
     assert_eq!((verdict, &output[6..7]), (FrameVerdict::Redirect, &[1_u8][..]));

@@ -102,10 +102,19 @@ fn with_checksum(
 }
 
 pub(super) fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Vec<u8> {
+    // Of an odd length.
+    tcp_with_payload(source, destination, flags, b"hello")
+}
+
+pub(super) fn tcp_with_payload(
+    source: SocketAddr,
+    destination: SocketAddr,
+    flags: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut segment = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
     segment.extend([1, 2, 3, 4, 5, 6, 7, 8, 0x50, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
-    // Of an odd length.
-    segment.extend(b"hello");
+    segment.extend(payload);
     with_checksum(source.ip(), destination.ip(), PROTOCOL_TCP, segment, TCP_CHECKSUM)
 }
 
@@ -171,26 +180,30 @@ pub(super) fn with_hop_limit(frame: &[u8], hop_limit: u8) -> Vec<u8> {
     with_ip_octets(frame, if frame[12] == 0x08 { 8 } else { 7 }, &[hop_limit])
 }
 
-/// Returns the offset of the transport header of a valid frame.
-pub(super) fn transport_of(frame: &[u8]) -> usize {
+/// Returns the protocol of a valid frame, and the offset of its header.
+fn transport_header(frame: &[u8]) -> (u8, usize) {
     if frame[12] == 0x08 {
-        return ETHERNET_LEN + IPV4_LEN;
+        return (frame[ETHERNET_LEN + 9], ETHERNET_LEN + IPV4_LEN);
     }
-    let (mut at, mut next) = (ETHERNET_LEN + IPV6_LEN, frame[ETHERNET_LEN + 6]);
+    let (mut next, mut at) = (frame[ETHERNET_LEN + 6], ETHERNET_LEN + IPV6_LEN);
     while matches!(next, 0 | 43 | 60) {
         next = frame[at];
         at += (usize::from(frame[at + 1]) + 1) * 8;
     }
-    at
+    (next, at)
+}
+
+/// Returns the offset of the transport header of a valid frame.
+pub(super) fn transport_of(frame: &[u8]) -> usize {
+    transport_header(frame).1
 }
 
 /// Asserts that all checksums of a frame are valid: of IPv4, of the transport header, and of a quoted header.
 pub(super) fn assert_valid(frame: &[u8]) {
     // The checksum over octets that have a valid one in them.
     let is_valid = |octets: &[u8]| matches!(checksum(octets), [0, 0] | [0xff, 0xff]);
-    let at = transport_of(frame);
+    let (protocol, at) = transport_header(frame);
     let (is_ipv4, ip) = (frame[12] == 0x08, &frame[ETHERNET_LEN..]);
-    let protocol = if is_ipv4 { ip[9] } else { last_next_header(frame) };
     let segment = &frame[at..];
     let addresses = if is_ipv4 { ip[12..20].to_vec() } else { ip[8..40].to_vec() };
     let mut summed = [addresses, (segment.len() as u32).to_be_bytes().to_vec()].concat();
@@ -203,13 +216,4 @@ pub(super) fn assert_valid(frame: &[u8]) {
     summed.extend(segment);
     let is_absent = protocol == PROTOCOL_UDP && segment[UDP_CHECKSUM..][..2] == [0, 0];
     assert!(is_absent || is_valid(&summed), "the transport checksum: {segment:02x?}");
-}
-
-fn last_next_header(frame: &[u8]) -> u8 {
-    let (mut at, mut next) = (ETHERNET_LEN + IPV6_LEN, frame[ETHERNET_LEN + 6]);
-    while matches!(next, 0 | 43 | 60) {
-        next = frame[at];
-        at += (usize::from(frame[at + 1]) + 1) * 8;
-    }
-    next
 }

@@ -6,10 +6,12 @@
 mod compared;
 mod flow_tests;
 mod frames;
+mod generator;
 mod header_tests;
 mod icmp_tests;
 mod model;
 mod parsed;
+mod random_tests;
 mod rewriting;
 #[path = "../../../tests/common/skipped.rs"]
 mod skipped;

@@ -1,10 +1,10 @@
 //! What the program is meant to do, in plain Rust: flows by their keys, and frames changed as a whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frames::{ACK, FIN, RST, SYN};
-use super::parsed::{FlowKey, LeftToStack, ParsedFrame};
+use super::parsed::{LeftToStack, PacketKey, ParsedFrame};
 use super::rewriting::{TranslatedError, rewrite_error, rewrite_segment};
 use crate::packet::layout::{PROTOCOL_TCP, RawServerCounters, event_kind, flow_state};
 use crate::packet::statistics::PacketStatistics;
@@ -25,6 +25,8 @@ pub(super) const TEST_DEVICE: u32 = 1;
 pub(super) struct ModelService {
     pub(super) id: u32,
     pub(super) sheds: bool,
+    /// Whether a process has it.
+    pub(super) is_owned: bool,
     /// The servers of its table.
     pub(super) slots: Vec<u32>,
 }
@@ -49,11 +51,23 @@ pub(super) struct ModelFlow {
     pub(super) state: u32,
 }
 
+/// The tap device at which the director gets what it decides.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum TapDevice {
+    #[default]
+    None,
+    /// One that is gone, with its process.
+    Gone,
+    Present,
+    /// The device that the tests' frames come from: they are what the director gives back.
+    Test,
+}
+
 /// The director, as the program knows it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ModelDirector {
     pub(super) is_alive: bool,
-    pub(super) tap: u32,
+    pub(super) tap: TapDevice,
     /// Whether it may be asked for any new flow, or for none.
     pub(super) has_budget: bool,
 }
@@ -62,7 +76,7 @@ pub(super) struct ModelDirector {
 pub(super) struct ModelEvent {
     pub(super) kind: u32,
     /// The direction to the server.
-    pub(super) key: FlowKey,
+    pub(super) key: PacketKey,
     pub(super) server: u32,
     pub(super) service: u32,
     pub(super) state: u32,
@@ -83,7 +97,8 @@ pub(super) struct ProgramModel {
     pub(super) services: HashMap<(SocketAddr, u8), ModelService>,
     pub(super) addresses: HashSet<IpAddr>,
     pub(super) servers: HashMap<u32, ModelServer>,
-    pub(super) flows: HashMap<FlowKey, ModelFlow>,
+    /// In an order, so that a seed finds the same flows each time.
+    pub(super) flows: BTreeMap<PacketKey, ModelFlow>,
     pub(super) director: ModelDirector,
     pub(super) statistics: PacketStatistics,
     pub(super) counters: HashMap<u32, RawServerCounters>,
@@ -93,7 +108,7 @@ pub(super) struct ProgramModel {
 /// The other direction of a flow.
 #[derive(Debug, Eq, PartialEq)]
 enum OtherDirection {
-    Present(FlowKey),
+    Present(PacketKey),
     Absent,
     /// What has its key is part of another flow.
     Replaced,
@@ -114,7 +129,7 @@ impl ModelFlow {
     }
 
     /// Returns the key of the packets that come back.
-    fn back(&self, protocol: u8) -> FlowKey {
+    fn back(&self, protocol: u8) -> PacketKey {
         (self.destination, self.source, protocol)
     }
 }
@@ -165,7 +180,7 @@ impl ProgramModel {
 
     fn run_segment(
         &mut self,
-        packet: (FlowKey, u8, u8),
+        packet: (PacketKey, u8, u8),
         transport: usize,
         decided: Option<u32>,
         output: &mut ModelOutput,
@@ -202,7 +217,7 @@ impl ProgramModel {
     /// Decides a packet without a flow. Returns `None` if it has one now.
     fn decide(
         &mut self,
-        (key, hop_limit, tcp_flags): (FlowKey, u8, u8),
+        (key, hop_limit, tcp_flags): (PacketKey, u8, u8),
         decided: Option<u32>,
         output: &mut ModelOutput,
     ) -> Option<FrameVerdict> {
@@ -218,11 +233,12 @@ impl ProgramModel {
             return Some(FrameVerdict::Drop);
         }
         let director = self.director;
-        if director.tap == TEST_DEVICE {
+        if director.tap == TapDevice::Test {
             self.statistics.refused_without_server += 1;
             return Some(FrameVerdict::Next);
         }
-        if director.is_alive && director.tap != 0 && director.has_budget {
+        let is_there = director.is_alive && director.tap == TapDevice::Present;
+        if service.is_owned && is_there && director.has_budget {
             self.statistics.upcalls += 1;
             output.frame[6..10].copy_from_slice(&TEST_DEVICE.to_ne_bytes());
             output.frame[10..12].fill(0);
@@ -246,7 +262,7 @@ impl ProgramModel {
         None
     }
 
-    fn is_usable(&self, key: FlowKey, service: u32, server: u32) -> bool {
+    fn is_usable(&self, key: PacketKey, service: u32, server: u32) -> bool {
         let Some(server) = self.servers.get(&server) else { return false };
         server.is_available
             && server.has_route
@@ -255,7 +271,7 @@ impl ProgramModel {
     }
 
     /// Returns whether packets from a server to a client are of no other flow that lives.
-    fn is_way_back_free(&self, key: FlowKey, server: SocketAddr) -> bool {
+    fn is_way_back_free(&self, key: PacketKey, server: SocketAddr) -> bool {
         let back = (server, key.0, key.2);
         match self.other_direction(back) {
             OtherDirection::Present(other) => other == key || self.flows[&other].is_over(),
@@ -263,7 +279,7 @@ impl ProgramModel {
         }
     }
 
-    fn other_direction(&self, key: FlowKey) -> OtherDirection {
+    fn other_direction(&self, key: PacketKey) -> OtherDirection {
         let Some(flow) = self.flows.get(&key) else { return OtherDirection::Absent };
         let other = flow.back(key.2);
         match self.flows.get(&other) {
@@ -273,7 +289,7 @@ impl ProgramModel {
         }
     }
 
-    fn add_flow(&mut self, key: FlowKey, server: u32, service: u32) {
+    fn add_flow(&mut self, key: PacketKey, server: u32, service: u32) {
         let (source, destination) = (key.0, self.servers[&server].address);
         let there = ModelFlow { source, destination, server, service, state: 0 };
         let back_key = there.back(key.2);
@@ -288,7 +304,7 @@ impl ProgramModel {
     }
 
     /// Learns from a packet of a flow what has become of the flow.
-    fn follow_state(&mut self, key: FlowKey, tcp_flags: u8) {
+    fn follow_state(&mut self, key: PacketKey, tcp_flags: u8) {
         let flow = self.flows[&key].clone();
         let is_to_client = flow.is_to_client();
         let by_side = |client, server| if is_to_client { server } else { client };

@@ -6,7 +6,7 @@ use super::frames::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_IC
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP};
 
 /// Source, destination and protocol of a packet.
-pub(super) type FlowKey = (SocketAddr, SocketAddr, u8);
+pub(super) type PacketKey = (SocketAddr, SocketAddr, u8);
 
 /// The reason for which a packet is left to the stack although its destination may be virtual.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,7 +26,7 @@ pub(super) enum ParsedFrame {
     },
     /// TCP or UDP.
     Segment {
-        key: FlowKey,
+        key: PacketKey,
         transport: usize,
         hop_limit: u8,
         tcp_flags: u8,
@@ -37,7 +37,7 @@ pub(super) enum ParsedFrame {
         destination: IpAddr,
         transport: usize,
         hop_limit: u8,
-        quoted: FlowKey,
+        quoted: PacketKey,
     },
 }
 
@@ -136,7 +136,7 @@ fn skip_extensions(mut next: u8, mut rest: &[u8]) -> Result<(u8, &[u8]), LeftToS
 
 /// Reads the packet that an ICMP error quotes: as it was sent, of TCP or UDP, and not another fragment than
 /// the first.
-fn read_quoted(is_ipv4: bool, quoted: &[u8]) -> Option<FlowKey> {
+fn read_quoted(is_ipv4: bool, quoted: &[u8]) -> Option<PacketKey> {
     let (source, destination, protocol, ports) = if is_ipv4 {
         if quoted.len() < IPV4_LEN || quoted[0] != 0x45 || number(quoted, 6) & 0x1fff != 0 {
             return None;

@@ -3,9 +3,8 @@
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::compared::TAP;
 use super::frames::{ACK, FIN, RST, SYN, tcp};
-use super::model::ModelDirector;
+use super::model::{ModelDirector, TapDevice};
 use super::{
     CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
 };
@@ -23,7 +22,7 @@ fn the_director_is_asked_for_as_many_flows_as_it_wants_in_a_window() {
     let mut one = CpuSet::new();
     one.set(first);
     sched_setaffinity(None, &one).expect("this thread may stay on one processor");
-    let (tap_ifindex, upcalls_per_window) = (TAP, LIMIT);
+    let (tap_ifindex, upcalls_per_window) = (compared.tap, LIMIT);
     let control = RawControl { alive_until: u64::MAX, tap_ifindex, upcalls_per_window };
     compared.maps.set_control(&control).expect("the control");
     let window = || {
@@ -63,7 +62,11 @@ fn a_service_that_sheds_refuses_what_the_director_cannot_decide() {
     let (client, service, _) = ends(0);
     compared.change_service(SERVICE[0], PROTOCOL_TCP, |service| service.sheds = true);
     compared.leave(&tcp(client, service, SYN));
-    compared.set_director(ModelDirector { is_alive: true, tap: TAP, has_budget: false });
+    compared.set_director(ModelDirector {
+        is_alive: true,
+        tap: TapDevice::Present,
+        has_budget: false,
+    });
     compared.leave(&tcp(client, service, SYN));
     assert_eq!(compared.model.statistics.refused_at_limit, 2);
     compared.compare_state();
