@@ -85,7 +85,7 @@ fn ask(world: &World, times: usize) -> String {
 fn config_text(world: &World, engine: &str, packet: &str) -> String {
     let mut text = format!(
         "[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [packet]\nflows = 4096\npin_folder = \"{}\"\n{packet}\n\
+         [packet]\nflows = 4096\nalive_for = \"1m\"\npin_folder = \"{}\"\n{packet}\n\
          [[service]]\nname = \"web\"\nlisten = \"{}\"\nengine = {engine}\nscheduler = \"rr\"\n\
          health = {{ type = \"tcp\", interval = \"50ms\", rise = 1, fall = 1 }}\n",
         world.pin_folder().display(),

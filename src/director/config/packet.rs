@@ -37,6 +37,9 @@ pub struct PacketConfig {
     /// How many new flows in a second the scheduler is asked for, for each processor; from 1. A table of the
     /// servers by weight decides those above. Default: `100000`.
     decisions_per_second: Option<u32>,
+    /// How long the program waits for a sign of life of the director before that table decides all new flows,
+    /// from 100 ms to 1 h. Default: `"1s"`.
+    alive_for: Option<HumanDuration>,
     /// How long an established TCP connection without packets is remembered, from 1 s to 365 days. Default:
     /// `"15m"`.
     tcp_timeout: Option<HumanDuration>,
@@ -62,6 +65,10 @@ const FLOWS: RangeInclusive<u32> = 1..=1 << 24;
 const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
 
+const TIMEOUT_REASON: &str = "a time from 1 s to 365 days is expected";
+/// How long a director may be silent.
+const ALIVE_FOR: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
 impl PacketConfig {
     /// Returns a builder of the defaults.
     pub fn builder() -> PacketConfigBuilder {
@@ -82,13 +89,14 @@ impl PacketConfig {
         if self.decisions_per_second == Some(0) {
             refuse("decisions_per_second", "a number from 1 is expected");
         }
-        for (key, timeout) in [
-            ("tcp_timeout", self.tcp_timeout),
-            ("closing_timeout", self.closing_timeout),
-            ("udp_timeout", self.udp_timeout),
+        for (key, time, range, reason) in [
+            ("alive_for", self.alive_for, ALIVE_FOR, "a time from 100 ms to 1 h is expected"),
+            ("tcp_timeout", self.tcp_timeout, TIMEOUT, TIMEOUT_REASON),
+            ("closing_timeout", self.closing_timeout, TIMEOUT, TIMEOUT_REASON),
+            ("udp_timeout", self.udp_timeout, TIMEOUT, TIMEOUT_REASON),
         ] {
-            if timeout.is_some_and(|HumanDuration(timeout)| !TIMEOUT.contains(&timeout)) {
-                refuse(key, "a time from 1 s to 365 days is expected");
+            if time.is_some_and(|HumanDuration(time)| !range.contains(&time)) {
+                refuse(key, reason);
             }
         }
         if self.pin_folder.as_ref().is_some_and(|folder| !folder.is_absolute()) {
@@ -117,6 +125,7 @@ impl PacketConfig {
         settings.devices = self.devices.clone();
         settings.decisions_per_second =
             self.decisions_per_second.unwrap_or(default.decisions_per_second);
+        settings.alive_for = timeout(self.alive_for, default.alive_for);
         settings.tcp_timeout = timeout(self.tcp_timeout, default.tcp_timeout);
         settings.closing_timeout = timeout(self.closing_timeout, default.closing_timeout);
         settings.udp_timeout = timeout(self.udp_timeout, default.udp_timeout);

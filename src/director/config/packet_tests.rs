@@ -180,13 +180,14 @@ fn table(keys: &str) -> Result<PacketConfig, String> {
 #[test]
 fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(table("").expect("empty").settings(), PacketSettings::default());
-    let full = "flows = 1024\ndevices = [\"eth0\", \"eth1\"]\ndecisions_per_second = 7\n\
+    let full = "flows = 1024\ndevices = [\"eth0\", \"eth1\"]\ndecisions_per_second = 7\nalive_for = \"3s\"\n\
         tcp_timeout = \"1h\"\nclosing_timeout = \"2s\"\nudp_timeout = \"3s\"\n\
         pin_folder = \"/run/bpf/lvs\"\nkeep_at_stop = true";
     let table = table(full).expect("valid");
     assert!(table.keep_at_stop);
     let settings = table.settings();
     assert_eq!((settings.flows, settings.decisions_per_second), (1024, 7));
+    assert_eq!(settings.alive_for, Duration::from_secs(3));
     assert_eq!(settings.devices, ["eth0", "eth1"]);
     assert_eq!(settings.tcp_timeout, Duration::from_secs(3600));
     assert_eq!(settings.closing_timeout, Duration::from_secs(2));
@@ -196,6 +197,7 @@ fn the_table_becomes_the_settings_of_the_engine() {
         .flows(1024)
         .devices(["eth0".to_owned(), "eth1".to_owned()])
         .decisions_per_second(7)
+        .alive_for(Duration::from_secs(3))
         .tcp_timeout(Duration::from_secs(3600))
         .closing_timeout(Duration::from_secs(2))
         .udp_timeout(Duration::from_secs(3))
@@ -210,6 +212,8 @@ fn values_out_of_their_ranges_are_refused() {
         "flows = 1",
         "flows = 16777216",
         "decisions_per_second = 1",
+        "alive_for = \"100ms\"",
+        "alive_for = \"1h\"",
         "tcp_timeout = \"1s\"",
         "tcp_timeout = \"365days\"",
         "closing_timeout = \"1500ms\"",
@@ -223,6 +227,8 @@ fn values_out_of_their_ranges_are_refused() {
         ("flows = 0", "flows", "a number from 1 to 16777216 is expected"),
         ("flows = 16777217", "flows", "a number from 1 to 16777216 is expected"),
         ("decisions_per_second = 0", "decisions_per_second", "a number from 1 is expected"),
+        ("alive_for = \"99ms\"", "alive_for", "a time from 100 ms to 1 h is expected"),
+        ("alive_for = \"61m\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("tcp_timeout = \"999ms\"", "tcp_timeout", timeout),
         ("tcp_timeout = \"366days\"", "tcp_timeout", timeout),
         ("closing_timeout = \"0s\"", "closing_timeout", timeout),
