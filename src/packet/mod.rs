@@ -58,8 +58,9 @@
 //! | all services were drained and the engine is dropped | the program and the maps are removed | |
 //! | the machine dies | are lost | |
 //!
-//! Maps, links and the table lie in [`PacketSettings::pin_folder`]. A service that nobody claims within ten
-//! seconds of a start gets no new flows. Maps of another version of the layout are not taken over.
+//! Persistence is in the process: a client may get another server after a restart. Maps, links and the table
+//! lie in [`PacketSettings::pin_folder`]. A service that nobody claims within ten seconds of a start gets no new
+//! flows. Maps of another version of the layout are not taken over.
 //!
 //! # What is not carried
 //! - Fragments and packets with options of IPv4 or a routing header of IPv6 are left to the stack, and

@@ -115,15 +115,23 @@ pub(crate) fn begin(
     family: usize,
     rule: impl Scheduler + 'static,
 ) -> (BackendSet<SocketAddr>, Box<dyn EngineService>) {
+    let (set, request) = request(protocol, family, rule);
+    let claim = engine.claim(request).expect("it can be served");
+    (set, claim.begin().expect("it is served"))
+}
+
+pub(crate) fn request(
+    protocol: EngineProtocol,
+    family: usize,
+    rule: impl Scheduler + 'static,
+) -> (BackendSet<SocketAddr>, EngineRequest) {
     let set = BackendSet::new();
     for server in SERVERS[family] {
         set.insert(socket_address(server, 8080)).expect("a server");
     }
     let balancer = Balancer::new(&set, rule).expect("a balancer");
     let address = EngineAddress::Socket { protocol, address: socket_address(VIRTUAL[family], 80) };
-    let request = EngineRequest::new("web", address, balancer, "rr");
-    let claim = engine.claim(request).expect("it can be served");
-    (set, claim.begin().expect("it is served"))
+    (set, EngineRequest::new("web", address, balancer, "rr"))
 }
 
 #[test]

@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use lvs::BackendSet;
 use lvs::backend::{Limits, OutcomeCounts};
-use lvs::engine::{EngineEntryKind, EngineProtocol, NewConnections};
+use lvs::engine::{
+    Engine as _, EngineEntryKind, EnginePersistence, EngineProtocol, NewConnections,
+};
 use lvs::scheduler::{LeastConnections, RoundRobin};
 use socket2::{Domain, Socket, Type};
 
-use crate::carried::{PATIENCE, ask_name, begin, connect, serve_tcp, settings, start_engine};
+use crate::carried::{
+    PATIENCE, ask_name, begin, connect, request, serve_tcp, settings, start_engine,
+};
 use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
 /// Waits until a condition holds.
@@ -195,6 +199,28 @@ fn a_table_decides_above_the_rate() {
     until("decisions are counted", || engine.statistics().table_decisions > 0);
     let statistics = engine.statistics();
     assert_eq!(statistics.table_decisions + statistics.upcalls, 64, "{statistics:?}");
+}
+
+#[test]
+fn a_persistent_client_returns() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, mut request) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    request.persistence = Some(EnginePersistence::new(Duration::from_secs(600), 32));
+    let claim = engine.claim(request.clone()).expect("it can be served");
+    let replaced = claim.begin().expect("it is served");
+    let name = ask_name(&mut connect(&world, virtual_address()));
+    for _ in 0..4 {
+        assert_eq!(ask_name(&mut connect(&world, virtual_address())), name);
+    }
+    // As at a reload.
+    let claim = engine.claim(request).expect("it can be served");
+    let _service = claim.begin().expect("it is served");
+    drop(replaced);
+    for _ in 0..4 {
+        assert_eq!(ask_name(&mut connect(&world, virtual_address())), name);
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl EngineWorker {
         let mut service = VirtualService::new(key, id, request, owner)
             .map_err(|error| PacketError::Map { map: "services", reason: error.to_string() })?;
         if let Some(replaced) = replaced {
-            service.retired = replaced.retired;
+            service.inherit(&replaced, now());
             replaced.owner.finish(EngineDrainReport::default());
         }
         // Registers the waker.

@@ -93,6 +93,14 @@ impl VirtualService {
         })
     }
 
+    /// Takes what is counted of the service that this one replaces, and the clients that return to a server.
+    pub(super) fn inherit(&mut self, replaced: &Self, now: Instant) {
+        self.retired = replaced.retired;
+        if let (Some(persistence), Some(old)) = (&self.persistence, &replaced.persistence) {
+            persistence.restore(old.export(now, None), now);
+        }
+    }
+
     /// Returns whether the set has changed, and has the waker woken by the next change.
     pub(super) fn has_changed(&mut self, waker: &Waker) -> bool {
         let mut context = Context::from_waker(waker);
