@@ -173,6 +173,7 @@ impl Cli {
             CliCommand::RealServer(args) => args.validate().map_err(conflict)?,
             CliCommand::Import { .. }
             | CliCommand::Ipvs(_)
+            | CliCommand::Packet(_)
             | CliCommand::Completions { .. }
             | CliCommand::Man { .. } => {}
         }
