@@ -203,6 +203,11 @@ impl PacketMaps {
         Ok(counted.iter().sum())
     }
 
+    pub(super) fn control(&self) -> Result<RawControl, PacketError> {
+        let control = self.control.get(&0, 0).map_err(map_error("control"))?;
+        Ok(transmute!(control))
+    }
+
     pub(super) fn set_control(&mut self, control: &RawControl) -> Result<(), PacketError> {
         let value: [u8; 16] = transmute!(*control);
         self.control.set(0, value, 0).map_err(map_error("control"))

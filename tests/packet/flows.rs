@@ -224,6 +224,20 @@ fn a_persistent_client_returns() {
 }
 
 #[test]
+fn a_service_ends_with_its_last_flow() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let mut stream = connect(&world, virtual_address());
+    ask_name(&mut stream);
+    service.drain(Duration::from_secs(600), NewConnections::Refused);
+    drop(stream);
+    let mut context = Context::from_waker(Waker::noop());
+    until("the service has ended", || service.poll_finished(&mut context).is_ready());
+}
+
+#[test]
 fn a_service_drains() {
     let Some(world) = World::build() else { return };
     serve_both(&world);
@@ -236,7 +250,7 @@ fn a_service_drains() {
     });
     ask_name(&mut stream);
     let mut context = Context::from_waker(Waker::noop());
-    assert!(service.poll_finished(&mut context).is_pending());
+    assert!(service.poll_finished(&mut context).is_pending(), "not while it has a flow");
     // The end of a time that is shorter cuts it.
     service.drain(Duration::ZERO, NewConnections::Refused);
     until("the service has ended", || service.poll_finished(&mut context).is_ready());

@@ -15,7 +15,7 @@ use crate::packet::layout::RawServiceKey;
 pub(super) const ENGINE: &str = "packet";
 
 /// What the owners of services ask of the thread.
-pub(super) enum EngineCommand {
+pub(super) enum PacketCommand {
     /// Serves a request, in place of the service that has the same key.
     Begin {
         key: RawServiceKey,
@@ -36,7 +36,7 @@ pub(super) enum EngineCommand {
 /// The way to the thread: commands, and what wakes it.
 #[derive(Clone, Debug)]
 pub(super) struct CommandSender {
-    commands: Sender<EngineCommand>,
+    commands: Sender<PacketCommand>,
     wake: Arc<EngineWaker>,
 }
 
@@ -49,13 +49,13 @@ pub(super) struct EngineWaker {
 }
 
 impl CommandSender {
-    pub(super) fn new(commands: Sender<EngineCommand>, event: OwnedFd) -> Self {
+    pub(super) fn new(commands: Sender<PacketCommand>, event: OwnedFd) -> Self {
         let wake = Arc::new(EngineWaker { event, has_changed: AtomicBool::new(false) });
         Self { commands, wake }
     }
 
     /// Returns false if the thread has ended.
-    pub(super) fn send(&self, command: EngineCommand) -> bool {
+    pub(super) fn send(&self, command: PacketCommand) -> bool {
         let is_sent = self.commands.send(command).is_ok();
         self.wake.signal();
         is_sent

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::server_slots::ServerSlots;
-use super::virtual_service::VirtualService;
+use super::virtual_service::PacketVirtualService;
 use crate::Lease;
 use crate::backend::Outcome;
 use crate::packet::error::PacketError;
@@ -15,7 +15,7 @@ use crate::packet::settings::PacketSettings;
 
 /// What is known of a flow, by the tuple of the client's packets.
 #[derive(Debug)]
-pub(super) struct FlowRecord {
+pub(super) struct PacketFlow {
     /// `None` when the flow has ended, for the sorry server, and for a server that the set does not have.
     pub(super) lease: Option<Lease<SocketAddr>>,
     pub(super) server: u32,
@@ -23,49 +23,52 @@ pub(super) struct FlowRecord {
     /// Nanoseconds of the monotonic clock.
     pub(super) begun_at: u64,
     is_answered: bool,
+    is_over: bool,
     /// The second in which it is looked at next.
     due: u64,
 }
 
 /// The flows, and when each is looked at next.
 #[derive(Debug, Default)]
-pub(super) struct FlowTable {
-    records: HashMap<RawTuple, FlowRecord>,
+pub(super) struct PacketFlowTable {
+    records: HashMap<RawTuple, PacketFlow>,
     /// By the second in which they are due.
     due: BTreeMap<u64, Vec<RawTuple>>,
-    /// The flows of each service.
-    by_service: HashMap<u32, u64>,
+    /// The flows of each service that have not ended.
+    open_flows: HashMap<u32, u64>,
 }
 
 const NANOS: u64 = 1_000_000_000;
 /// The most flows that are looked at before other work goes on.
 const MAX_CHECKS: usize = 4096;
 
-impl FlowTable {
-    pub(super) fn get(&self, tuple: &RawTuple) -> Option<&FlowRecord> {
+impl PacketFlowTable {
+    pub(super) fn get(&self, tuple: &RawTuple) -> Option<&PacketFlow> {
         self.records.get(tuple)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&RawTuple, &FlowRecord)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RawTuple, &PacketFlow)> {
         self.records.iter()
     }
 
-    /// Returns the flows of a service.
-    pub(super) fn count_of(&self, service: u32) -> u64 {
-        self.by_service.get(&service).copied().unwrap_or_default()
+    /// Returns the number of a service's flows that have not ended.
+    pub(super) fn count_open(&self, service: u32) -> u64 {
+        self.open_flows.get(&service).copied().unwrap_or_default()
     }
 
     /// Adds a flow, in place of one that has the same tuple.
     pub(super) fn insert(
         &mut self,
         tuple: RawTuple,
-        record: FlowRecord,
+        record: PacketFlow,
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) {
         self.remove(&tuple, servers, Outcome::Ok);
         servers.count_flow(record.server);
-        *self.by_service.entry(record.service).or_default() += 1;
+        if !record.is_over {
+            *self.open_flows.entry(record.service).or_default() += 1;
+        }
         let timeout = match tuple.protocol {
             PROTOCOL_TCP => settings.closing_timeout,
             _ => settings.udp_timeout,
@@ -87,11 +90,8 @@ impl FlowTable {
     fn remove(&mut self, tuple: &RawTuple, servers: &mut ServerSlots, outcome: Outcome) {
         let Some(record) = self.records.remove(tuple) else { return };
         servers.uncount_flow(record.server);
-        if let Some(count) = self.by_service.get_mut(&record.service) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_service.remove(&record.service);
-            }
+        if !record.is_over {
+            close_one(&mut self.open_flows, record.service);
         }
         if let Some(lease) = record.lease {
             lease.complete(outcome);
@@ -112,6 +112,9 @@ impl FlowTable {
     /// Ends the lease of a flow that has ended. The record stays as long as late packets may come.
     pub(super) fn ended(&mut self, event: &RawEvent) {
         let Some(record) = self.records.get_mut(&event.tuple) else { return };
+        if !std::mem::replace(&mut record.is_over, true) {
+            close_one(&mut self.open_flows, record.service);
+        }
         record.is_answered |= event.state & flow_state::ANSWERED != 0;
         let outcome = match (record.is_answered, event.state) {
             (false, state) if state & flow_state::SERVER_RESET != 0 => Outcome::ConnectError,
@@ -127,7 +130,7 @@ impl FlowTable {
     /// Gives the flows of a service leases of its set, but for those that have one.
     pub(super) fn renew_leases(
         &mut self,
-        service: &VirtualService,
+        service: &PacketVirtualService,
         servers: &ServerSlots,
         maps: &PacketMaps,
     ) {
@@ -145,7 +148,7 @@ impl FlowTable {
     /// Ends the flows for which a condition holds, in the kernel too, and returns their number.
     pub(super) fn cut(
         &mut self,
-        is_cut: impl Fn(&FlowRecord) -> bool,
+        is_cut: impl Fn(&PacketFlow) -> bool,
         maps: &mut PacketMaps,
         servers: &mut ServerSlots,
     ) -> Result<u64, PacketError> {
@@ -226,21 +229,32 @@ impl FlowTable {
     }
 }
 
-impl FlowRecord {
+impl PacketFlow {
     pub(super) const fn new(
         lease: Option<Lease<SocketAddr>>,
         server: u32,
         service: u32,
         begun_at: u64,
     ) -> Self {
-        Self { lease, server, service, begun_at, is_answered: false, due: 0 }
+        Self { lease, server, service, begun_at, is_answered: false, is_over: false, due: 0 }
     }
 
     /// Returns the record of a flow that the kernel has.
     pub(super) const fn found(flow: &RawFlow) -> Self {
         let is_answered = flow.state & flow_state::ANSWERED != 0;
-        let (server, service) = (flow.server, flow.service);
-        Self { lease: None, server, service, begun_at: flow.seen_at, is_answered, due: 0 }
+        let (server, service, begun_at) = (flow.server, flow.service, flow.seen_at);
+        let is_over = flow.is_over();
+        Self { lease: None, server, service, begun_at, is_answered, is_over, due: 0 }
+    }
+}
+
+/// Counts a flow of a service as ended.
+fn close_one(open_flows: &mut HashMap<u32, u64>, service: u32) {
+    if let Some(count) = open_flows.get_mut(&service) {
+        *count -= 1;
+        if *count == 0 {
+            open_flows.remove(&service);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::command::{CommandSender, ENGINE, EngineCommand};
+use super::command::{CommandSender, ENGINE, PacketCommand};
 use crate::engine::{
     EngineAddress, EngineClaim, EngineCounters, EngineDrainReport, EngineEntry, EngineEntryKind,
     EngineError, EngineRequest, EngineService, NewConnections, SharedService,
@@ -28,7 +28,7 @@ impl EngineClaim for PacketClaim {
         let shared = Arc::new(SharedService::default());
         let owner = Arc::clone(&shared);
         let (reply, answer) = sync_channel(1);
-        let command = EngineCommand::Begin { key, request: Box::new(request), owner, reply };
+        let command = PacketCommand::Begin { key, request: Box::new(request), owner, reply };
         if !commands.send(command) {
             return Err(kernel_error(THREAD_ENDED.into()));
         }
@@ -54,11 +54,11 @@ struct PacketService {
 impl EngineService for PacketService {
     fn drain(&self, within: Duration, new_connections: NewConnections) {
         let (key, owner) = (self.key, Arc::clone(&self.shared));
-        self.end(EngineCommand::Drain { key, owner, within, new: new_connections });
+        self.end(PacketCommand::Drain { key, owner, within, new: new_connections });
     }
 
     fn hand_over(&self) {
-        self.end(EngineCommand::HandOver(self.key, Arc::clone(&self.shared)));
+        self.end(PacketCommand::HandOver(self.key, Arc::clone(&self.shared)));
     }
 
     fn poll_finished(&self, context: &mut Context<'_>) -> Poll<EngineDrainReport> {
@@ -79,7 +79,7 @@ impl EngineService for PacketService {
             return Ok(Vec::new());
         }
         let (reply, answer) = sync_channel(1);
-        self.commands.send(EngineCommand::Entries { key: self.key, limit, reply });
+        self.commands.send(PacketCommand::Entries { key: self.key, limit, reply });
         answer.recv().map_err(|_| EngineError::Entries {
             engine: ENGINE,
             address: self.address,
@@ -89,7 +89,7 @@ impl EngineService for PacketService {
 }
 
 impl PacketService {
-    fn end(&self, command: EngineCommand) {
+    fn end(&self, command: PacketCommand) {
         if !self.commands.send(command) {
             self.shared.finish(EngineDrainReport::default());
         }

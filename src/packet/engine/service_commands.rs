@@ -5,27 +5,27 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::command::EngineCommand;
-use super::flow_table::{FlowRecord, timeout};
-use super::virtual_service::{VirtualService, explain_new_connections};
-use super::worker::{EngineWorker, UnownedService, now};
+use super::command::PacketCommand;
+use super::flow_table::{PacketFlow, timeout};
+use super::virtual_service::{PacketVirtualService, explain_new_connections};
+use super::worker::{PacketWorker, UnownedService, now};
 use crate::backend::BackendId;
 use crate::engine::{EngineDrainReport, EngineEntry, EngineRequest, NewConnections, SharedService};
 use crate::packet::error::PacketError;
 use crate::packet::layout::{MAX_SERVICES, RawServiceKey, RawTuple, flow_state};
 
-impl EngineWorker {
-    pub(super) fn run_command(&mut self, command: EngineCommand, waker: &Waker) {
+impl PacketWorker {
+    pub(super) fn run_command(&mut self, command: PacketCommand, waker: &Waker) {
         match command {
-            EngineCommand::Begin { key, request, owner, reply } => {
+            PacketCommand::Begin { key, request, owner, reply } => {
                 let result = self.begin(key, request, owner, waker);
                 // The owner waits for the reply.
                 let _ = reply.send(result);
             }
-            EngineCommand::Drain { key, owner, within, new } => {
+            PacketCommand::Drain { key, owner, within, new } => {
                 self.drain(key, &owner, within, new);
             }
-            EngineCommand::HandOver(key, owner) => {
+            PacketCommand::HandOver(key, owner) => {
                 if self.is_owner(&key, &owner)
                     && let Some(service) = self.services.remove(&key)
                 {
@@ -36,11 +36,11 @@ impl EngineWorker {
                 }
                 owner.finish(EngineDrainReport::default());
             }
-            EngineCommand::Entries { key, limit, reply } => {
+            PacketCommand::Entries { key, limit, reply } => {
                 // Who asked may have given up.
                 let _ = reply.send(self.entries(&key, limit));
             }
-            EngineCommand::Stop => {}
+            PacketCommand::Stop => {}
         }
     }
 
@@ -61,7 +61,7 @@ impl EngineWorker {
             Some(id) => id,
             None => self.free_service_id()?,
         };
-        let mut service = VirtualService::new(key, id, request, owner)
+        let mut service = PacketVirtualService::new(key, id, request, owner)
             .map_err(|error| PacketError::Map { map: "services", reason: error.to_string() })?;
         if let Some(replaced) = replaced {
             service.inherit(&replaced, now());
@@ -73,6 +73,8 @@ impl EngineWorker {
         self.unowned.remove(&key);
         self.flows.renew_leases(&service, &self.servers, &self.maps);
         self.services.insert(key, service);
+        // Before the service's first flow.
+        self.tell_alive();
         self.follow_routes(true)
     }
 
@@ -80,12 +82,12 @@ impl EngineWorker {
         let used = self.services.values().map(|service| service.id);
         let used: BTreeSet<_> =
             used.chain(self.unowned.values().map(|service| service.id)).collect();
-        (0..MAX_SERVICES).find(|id| !used.contains(id) && self.flows.count_of(*id) == 0).ok_or_else(
-            || PacketError::Map {
+        (0..MAX_SERVICES)
+            .find(|id| !used.contains(id) && self.flows.count_open(*id) == 0)
+            .ok_or_else(|| PacketError::Map {
                 map: "services",
                 reason: format!("there are more than {MAX_SERVICES} services"),
-            },
-        )
+            })
     }
 
     fn drain(
@@ -101,7 +103,7 @@ impl EngineWorker {
         let Some(service) = self.services.get_mut(&key) else { return };
         let name = &service.request.service;
         tracing::debug!("service {name} drains; new flows: {}", explain_new_connections(new));
-        let flows = self.flows.count_of(service.id);
+        let flows = self.flows.count_open(service.id);
         let result = service.begin_drain(within, now(), flows, &mut self.maps);
         self.check(result);
         self.forget_address(key);
@@ -123,18 +125,17 @@ impl EngineWorker {
 
     /// Ends the services whose flows have ended, or whose time has come.
     pub(super) fn end_drained(&mut self, now: Instant) {
-        let is_over = |service: &VirtualService| {
+        let is_over = |service: &PacketVirtualService| {
             let Some(drain) = &service.drain else { return false };
-            self.flows.count_of(service.id) == 0
+            self.flows.count_open(service.id) == 0
                 || drain.deadline.is_some_and(|deadline| now >= deadline)
         };
         let over = self.services.values().filter(|service| is_over(service));
         for key in over.map(|service| service.key).collect::<Vec<_>>() {
             let Some(mut service) = self.services.remove(&key) else { continue };
             let id = service.id;
-            let is_cut = |record: &FlowRecord| record.service == id;
-            let open = self.flows.iter().filter(|(_, it)| it.service == id && it.lease.is_some());
-            let open = open.count() as u64;
+            let is_cut = |record: &PacketFlow| record.service == id;
+            let open = self.flows.count_open(id);
             let result = self.flows.cut(is_cut, &mut self.maps, &mut self.servers);
             self.check(result);
             let result = service.release_servers(&mut self.maps, &mut self.servers);
@@ -149,7 +150,7 @@ impl EngineWorker {
     fn entries(&self, key: &RawServiceKey, limit: usize) -> Vec<EngineEntry> {
         let Some(service) = self.services.get(key) else { return Vec::new() };
         let flows = self.flows.iter().filter(|(_, record)| record.service == service.id);
-        let entry = |(tuple, record): (&RawTuple, &FlowRecord)| {
+        let entry = |(tuple, record): (&RawTuple, &PacketFlow)| {
             let flow = self.maps.flow(tuple).ok()??;
             let server = self.servers.get(record.server);
             let backend: Option<BackendId> = server.and_then(|slot| slot.backend.clone());

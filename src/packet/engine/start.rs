@@ -2,14 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::command::{CommandSender, ENGINE, EngineCommand};
+use super::command::{CommandSender, ENGINE, PacketCommand};
 use super::handle::PacketClaim;
 use super::tap::Tap;
-use super::worker::{EngineWorker, PublishedState};
+use super::worker::{PacketWorker, PublishedState};
 use crate::engine::{
     Engine, EngineAddress, EngineClaim, EngineError, EngineProtocol, EngineRequest,
     ForwardingMethod,
@@ -37,6 +37,7 @@ use crate::sync::{Mutex, lock};
 pub struct PacketEngine {
     commands: CommandSender,
     published: Arc<Mutex<PublishedState>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl PacketEngine {
@@ -58,7 +59,7 @@ impl PacketEngine {
         let (sender, received) = mpsc::channel();
         let commands = CommandSender::new(sender, event);
         let channel = (commands.clone(), received);
-        let worker = EngineWorker::new(loaded, tap, netlink, settings, channel)?;
+        let worker = PacketWorker::new(loaded, tap, netlink, settings, channel)?;
         let published = worker.published();
         let thread = thread::Builder::new().name("lvs-packet".to_owned());
         let spawned = thread.spawn(move || {
@@ -71,8 +72,8 @@ impl PacketEngine {
                 );
             }
         });
-        spawned.map_err(|source| PacketError::Tap { source })?;
-        Ok(Self { commands, published })
+        let thread = spawned.map_err(|source| PacketError::Tap { source })?;
+        Ok(Self { commands, published, thread: Some(thread) })
     }
 
     /// Returns what the program has counted, as of a second ago at most.
@@ -106,7 +107,11 @@ impl Engine for PacketEngine {
 impl Drop for PacketEngine {
     fn drop(&mut self) {
         // The thread may have panicked.
-        self.commands.send(EngineCommand::Stop);
+        self.commands.send(PacketCommand::Stop);
+        // What it removes is gone when the process ends right after this. It takes some milliseconds.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

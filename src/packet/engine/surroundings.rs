@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::worker::EngineWorker;
+use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
 use crate::packet::netlink::RouteToServer;
 
-impl EngineWorker {
+impl PacketWorker {
     /// Attaches the program to devices that have appeared.
     pub(super) fn follow_devices(&mut self) -> Result<(), PacketError> {
         let present = self.netlink.devices().map_err(|source| PacketError::Netlink { source })?;

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::flow_table::FlowRecord;
+use super::flow_table::PacketFlow;
 use super::tap::HEADER_LEN;
 use super::virtual_service::ChosenServer;
-use super::worker::EngineWorker;
+use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
 use crate::packet::frame::UpcallFrame;
 use crate::packet::layout::{RawFlow, RawServiceKey, RawTuple, flow_state};
@@ -16,7 +16,7 @@ const MAX_BATCH: usize = 256;
 /// The servers that are tried for a flow whose way back would be that of another flow.
 const MAX_TRIES: usize = 4;
 
-impl EngineWorker {
+impl PacketWorker {
     /// Decides the packets that wait. Returns whether more may wait.
     pub(super) fn decide_waiting(
         &mut self,
@@ -29,7 +29,12 @@ impl EngineWorker {
             let Some(frame) = received else { return Ok(false) };
             let Some(packet) = frame.get_mut(HEADER_LEN..) else { continue };
             if let Some(upcall) = UpcallFrame::parse(packet) {
-                self.decide(upcall, now)?;
+                let key = RawServiceKey::new(upcall.tuple.destination(), upcall.tuple.protocol);
+                if self.unowned.contains_key(&key) {
+                    // It was asked for before the service was handed over. The table decides what is sent again.
+                    continue;
+                }
+                self.decide(&key, upcall, now)?;
                 UpcallFrame::address_to(packet, &self.tap.device.mac);
                 // The device is this thread's own: it takes every frame while it is up.
                 if let Err(error) = self.tap.send(frame) {
@@ -41,7 +46,12 @@ impl EngineWorker {
     }
 
     /// Makes the flow of a packet, or leaves it without one: the program refuses the packet then.
-    fn decide(&mut self, upcall: UpcallFrame, now: Instant) -> Result<(), PacketError> {
+    fn decide(
+        &mut self,
+        key: &RawServiceKey,
+        upcall: UpcallFrame,
+        now: Instant,
+    ) -> Result<(), PacketError> {
         let tuple = upcall.tuple;
         if let Some(present) = self.maps.flow(&tuple)? {
             let has_begun_to_end = flow_state::FINS | flow_state::RESETS;
@@ -50,9 +60,7 @@ impl EngineWorker {
                 return Ok(());
             }
         }
-        let key = RawServiceKey::new(tuple.destination(), tuple.protocol);
-        let Some(service) = self.services.get(&key).filter(|service| service.drain.is_none())
-        else {
+        let Some(service) = self.services.get(key).filter(|service| service.drain.is_none()) else {
             return Ok(());
         };
         let mut flow = Flow::from(tuple.source()).destination(tuple.destination()).time(now);
@@ -67,6 +75,10 @@ impl EngineWorker {
             let (server, lease) = match chosen {
                 ChosenServer::Backend(server, lease) => (server, Some(lease)),
                 ChosenServer::Sorry(server) => (server, None),
+                ChosenServer::Unreachable(lease) => {
+                    flow.exclude(lease.backend());
+                    continue;
+                }
             };
             let Some(slot) = self.servers.get_mut(server) else { return Ok(()) };
             let (there, back) = directions(&tuple, slot.raw.address(), upcall.ifindex);
@@ -90,7 +102,7 @@ impl EngineWorker {
             self.maps.insert_flow(&back_tuple, &seen(back))?;
             self.maps.insert_flow(&tuple, &seen(there))?;
             slot.decided += 1;
-            let record = FlowRecord::new(lease, server, service.id, begun_at);
+            let record = PacketFlow::new(lease, server, service.id, begun_at);
             self.flows.insert(tuple, record, &mut self.servers, &self.settings);
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! A service that the engine keeps as its set says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -23,7 +23,7 @@ use crate::{BackendId, Lease};
 const TABLE_SIZE: usize = 4093;
 
 /// A service that the engine keeps as its set says.
-pub(super) struct VirtualService {
+pub(super) struct PacketVirtualService {
     pub(super) key: RawServiceKey,
     pub(super) id: u32,
     pub(super) request: Box<EngineRequest>,
@@ -32,13 +32,15 @@ pub(super) struct VirtualService {
     persistence: Option<Persistence<SocketAddr>>,
     /// The numbers of the servers.
     servers: BTreeMap<BackendId, u32>,
+    /// Those of another family, each of which was logged.
+    refused: BTreeSet<BackendId>,
     sorry_server: Option<u32>,
     /// What the program has.
     table: Vec<u32>,
     published: Option<RawService>,
     /// What servers have counted that are gone.
     pub(super) retired: RetiredCounters,
-    pub(super) drain: Option<ServiceDrain>,
+    pub(super) drain: Option<PacketServiceDrain>,
 }
 
 /// What servers have counted that are gone.
@@ -50,7 +52,7 @@ pub(super) struct RetiredCounters {
 }
 
 /// The end of a service.
-pub(super) struct ServiceDrain {
+pub(super) struct PacketServiceDrain {
     /// `None` for no limit.
     pub(super) deadline: Option<Instant>,
     /// The flows at the beginning.
@@ -63,9 +65,12 @@ pub(super) enum ChosenServer {
     Backend(u32, Lease<SocketAddr>),
     /// The sorry server.
     Sorry(u32),
+    /// A backend that the program does not have: of another family than the service, or newer than what the
+    /// thread has seen of the set.
+    Unreachable(Lease<SocketAddr>),
 }
 
-impl VirtualService {
+impl PacketVirtualService {
     pub(super) fn new(
         key: RawServiceKey,
         id: u32,
@@ -85,6 +90,7 @@ impl VirtualService {
             request,
             owner,
             servers: BTreeMap::new(),
+            refused: BTreeSet::new(),
             sorry_server: None,
             table: Vec::new(),
             published: None,
@@ -160,6 +166,16 @@ impl VirtualService {
         let mut known = BTreeMap::new();
         for backend in snapshot.backends() {
             let address = self.request.destination_address(*backend.target());
+            if address.is_ipv6() != self.request.address.is_ipv6() {
+                if self.refused.insert(backend.id().clone()) {
+                    let service = &self.request.service;
+                    tracing::error!(
+                        "service {service}: engine packet cannot reach server {address}, which has \
+                         another family than the service"
+                    );
+                }
+                continue;
+            }
             let is_same =
                 |index: &u32| servers.get(*index).is_some_and(|slot| slot.raw.address() == address);
             let index = match self.servers.get(backend.id()).copied().filter(is_same) {
@@ -203,8 +219,7 @@ impl VirtualService {
         match picked {
             Ok(lease) => match self.servers.get(lease.id()) {
                 Some(index) => Ok(ChosenServer::Backend(*index, lease)),
-                // The set has changed, and the thread has not seen it yet.
-                None => Err(PickError::NoBackends),
+                None => Ok(ChosenServer::Unreachable(lease)),
             },
             Err(error) => match (self.sorry_server, error) {
                 (Some(index), PickError::AllDown | PickError::NoBackends | PickError::NoQuorum) => {
@@ -253,7 +268,7 @@ impl VirtualService {
         maps: &mut PacketMaps,
     ) -> Result<(), PacketError> {
         let flows = self.drain.as_ref().map_or(flows, |drain| drain.flows);
-        self.drain = Some(ServiceDrain { deadline: now.checked_add(within), flows });
+        self.drain = Some(PacketServiceDrain { deadline: now.checked_add(within), flows });
         self.published = None;
         maps.remove_service(&self.key)
     }

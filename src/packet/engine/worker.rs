@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::command::{CommandSender, EngineCommand};
-use super::flow_table::{FlowRecord, FlowTable};
+use super::command::{CommandSender, PacketCommand};
+use super::flow_table::{PacketFlow, PacketFlowTable};
 use super::server_slots::ServerSlots;
 use super::tap::{MAX_FRAME_LEN, Tap};
-use super::virtual_service::VirtualService;
+use super::virtual_service::PacketVirtualService;
 use crate::balancer::PickError;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
@@ -71,17 +71,17 @@ impl Refusals {
 }
 
 /// The state of the thread.
-pub(super) struct EngineWorker {
+pub(super) struct PacketWorker {
     pub(super) maps: PacketMaps,
     pub(super) program: PacketProgram,
     pub(super) tap: Tap,
     pub(super) netlink: RouteSocket,
     pub(super) settings: PacketSettings,
     pub(super) commands: CommandSender,
-    pub(super) received: Receiver<EngineCommand>,
-    pub(super) services: BTreeMap<RawServiceKey, VirtualService>,
+    pub(super) received: Receiver<PacketCommand>,
+    pub(super) services: BTreeMap<RawServiceKey, PacketVirtualService>,
     pub(super) servers: ServerSlots,
-    pub(super) flows: FlowTable,
+    pub(super) flows: PacketFlowTable,
     pub(super) clock: ProgramClock,
     pub(super) refusals: Refusals,
     /// Services that the program has and nobody owns.
@@ -107,14 +107,14 @@ pub(super) struct PublishedState {
     pub(super) devices: Vec<String>,
 }
 
-impl EngineWorker {
+impl PacketWorker {
     /// Reads what an earlier process left.
     pub(super) fn new(
         (program, mut maps): (PacketProgram, PacketMaps),
         tap: Tap,
         netlink: RouteSocket,
         settings: PacketSettings,
-        (commands, received): (CommandSender, Receiver<EngineCommand>),
+        (commands, received): (CommandSender, Receiver<PacketCommand>),
     ) -> Result<Self, PacketError> {
         let mut unowned = BTreeMap::new();
         for (key, service) in maps.services()? {
@@ -125,11 +125,11 @@ impl EngineWorker {
             }
         }
         let mut servers = ServerSlots::read(&maps)?;
-        let mut flows = FlowTable::default();
+        let mut flows = PacketFlowTable::default();
         for entry in maps.flows() {
             let (tuple, flow) = entry?;
             if flow.state & flow_state::TO_CLIENT == 0 {
-                flows.insert(tuple, FlowRecord::found(&flow), &mut servers, &settings);
+                flows.insert(tuple, PacketFlow::found(&flow), &mut servers, &settings);
             }
         }
         let mut this = Self {
@@ -150,8 +150,6 @@ impl EngineWorker {
             published: Arc::default(),
         };
         this.follow_devices()?;
-        // Before the first service: its first flow is decided by the scheduler already.
-        this.tell_alive();
         Ok(this)
     }
 
@@ -182,7 +180,7 @@ impl EngineWorker {
                 self.follow_sets(&waker);
             }
             while let Ok(command) = self.received.try_recv() {
-                if matches!(command, EngineCommand::Stop) {
+                if matches!(command, PacketCommand::Stop) {
                     return self.end();
                 }
                 self.run_command(command, &waker);
@@ -251,7 +249,7 @@ impl EngineWorker {
             }
         }
         if !cut.is_empty() {
-            let is_cut = |record: &FlowRecord| cut.contains(&record.server);
+            let is_cut = |record: &PacketFlow| cut.contains(&record.server);
             let result = self.flows.cut(is_cut, &mut self.maps, &mut self.servers);
             failures.extend(result.err());
         }
@@ -261,7 +259,12 @@ impl EngineWorker {
         }
     }
 
-    fn tell_alive(&mut self) {
+    /// Has the program ask this process. One without services is silent: it may have handed them over to another,
+    /// which the program asks then.
+    pub(super) fn tell_alive(&mut self) {
+        if self.services.is_empty() {
+            return;
+        }
         let alive_for = u64::try_from(self.settings.alive_for.as_nanos()).unwrap_or(u64::MAX);
         let control = RawControl {
             alive_until: self.clock.now().saturating_add(alive_for),
@@ -292,7 +295,7 @@ impl EngineWorker {
         let lease = services
             .find(|service| service.id == event.service)
             .and_then(|service| service.lease_of(self.servers.get(event.server)?));
-        let record = FlowRecord::new(lease, event.server, event.service, event.at);
+        let record = PacketFlow::new(lease, event.server, event.service, event.at);
         self.flows.insert(event.tuple, record, &mut self.servers, &self.settings);
     }
 
@@ -347,10 +350,12 @@ impl EngineWorker {
     /// Leaves what was handed over to a successor, and removes everything if there is nothing.
     fn end(mut self) {
         let is_empty = self.services.is_empty() && self.unowned.is_empty();
-        let control = RawControl::default();
-        // Without a director a table decides.
-        let result = self.maps.set_control(&control);
-        self.check(result);
+        // Without a process the table decides; another one may be there already.
+        let control = self.maps.control();
+        if self.check(control).is_some_and(|it| it.tap_ifindex == self.tap.device.index) {
+            let result = self.maps.set_control(&RawControl::default());
+            self.check(result);
+        }
         if is_empty {
             let folder = self.settings.pin_folder.clone();
             let result = detach(&folder, self.program.devices());

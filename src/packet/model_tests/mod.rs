@@ -14,6 +14,7 @@ mod parsed;
 mod random_tests;
 mod rewriting;
 #[path = "../../../tests/common/skipped.rs"]
+#[allow(clippy::duplicate_mod, reason = "the tests of the director have it, too")]
 mod skipped;
 mod table_tests;
 
