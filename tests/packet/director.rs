@@ -87,7 +87,7 @@ fn config_text(world: &World, engine: &str, packet: &str) -> String {
         "[admin]\nlisten = \"127.0.0.1:0\"\n\
          [packet]\nflows = 4096\nalive_for = \"1m\"\npin_folder = \"{}\"\n{packet}\n\
          [[service]]\nname = \"web\"\nlisten = \"{}\"\nengine = {engine}\nscheduler = \"rr\"\n\
-         health = {{ type = \"tcp\", interval = \"50ms\", rise = 1, fall = 1 }}\n",
+         health = {{ type = \"tcp\", interval = \"500ms\", rise = 1, fall = 3 }}\n",
         world.pin_folder().display(),
         socket_address(VIRTUAL[0], 80),
     );

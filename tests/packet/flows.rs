@@ -78,7 +78,7 @@ fn a_lease_ends_with_its_connection() {
     assert!(entries.iter().all(|entry| entry.backend.is_some()), "{entries:?}");
     drop(first);
     until("the lease has ended", || active(&set) == 1);
-    assert_eq!(outcomes(&set).ok, 1);
+    until("it was well", || outcomes(&set).ok == 1);
     until("counters are read", || service.counters().connections == 2);
     let counters = service.counters();
     assert!(counters.bytes_to_servers > 100 && counters.bytes_to_clients > Some(100));
@@ -109,7 +109,7 @@ fn a_server_that_refuses_is_a_failed_connection() {
     let result = try_connect(&world, virtual_address());
     assert_eq!(result.err(), Some(ErrorKind::ConnectionRefused), "the server's reset");
     until("the failure is counted", || outcomes(&set).connect_error == 1);
-    assert_eq!(active(&set), 0);
+    until("the lease has ended", || active(&set) == 0);
 }
 
 #[test]
@@ -198,7 +198,8 @@ fn a_table_decides_above_the_rate() {
     until("the leases are there", || active(&set) == 64);
     until("decisions are counted", || engine.statistics().table_decisions > 0);
     let statistics = engine.statistics();
-    assert_eq!(statistics.table_decisions + statistics.upcalls, 64, "{statistics:?}");
+    // A client whose first packet waits for long sends another.
+    assert!(statistics.table_decisions + statistics.upcalls >= 64, "{statistics:?}");
 }
 
 #[test]

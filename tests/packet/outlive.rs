@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use std::{env, fs, thread};
 
@@ -157,17 +157,24 @@ fn flows_outlive_a_killed_process() {
     process.kill();
 }
 
-/// Asks on an old connection and on a new one in turn, until it is told to stop; returns how often.
-fn ask_until(world: &World, is_over: &AtomicBool) -> u32 {
+/// Asks on an old connection and on a new one in turn, and counts, until it is told to stop.
+fn ask_until(world: &World, is_over: &AtomicBool, count: &AtomicU32) {
     let mut old = connect(world, virtual_address());
     let name = ask_name(&mut old);
-    let mut count = 0;
     while !is_over.load(Ordering::Relaxed) {
         assert_eq!(ask_name(&mut old), name);
         ask_name(&mut connect(world, virtual_address()));
-        count += 1;
+        count.fetch_add(1, Ordering::Relaxed);
     }
-    count
+}
+
+/// Waits until each client has been served once more.
+fn until_served(counts: &[AtomicU32]) {
+    let read = |count: &AtomicU32| count.load(Ordering::Relaxed);
+    let before: Vec<_> = counts.iter().map(read).collect();
+    until("each client is served", || {
+        counts.iter().zip(&before).all(|(count, before)| read(count) > *before)
+    });
 }
 
 #[test]
@@ -176,8 +183,12 @@ fn processes_that_are_killed_in_turn_lose_nothing() {
     serve_both(&world);
     let mut process = EngineProcess::start(&world);
     let is_over = AtomicBool::new(false);
+    let counts = [const { AtomicU32::new(0) }; 4];
     thread::scope(|scope| {
-        let clients = [(); 4].map(|()| scope.spawn(|| ask_until(&world, &is_over)));
+        let clients = counts.each_ref().map(|count| {
+            let (world, is_over) = (&world, &is_over);
+            scope.spawn(move || ask_until(world, is_over, count))
+        });
         let download = scope.spawn(|| {
             let mut stream = connect(&world, virtual_address());
             let mut is_last = false;
@@ -188,12 +199,15 @@ fn processes_that_are_killed_in_turn_lose_nothing() {
             }
         });
         for _ in 0..4 {
+            until_served(&counts);
             process.kill();
+            until_served(&counts);
             process = EngineProcess::start(&world);
         }
+        until_served(&counts);
         is_over.store(true, Ordering::Relaxed);
         for client in clients {
-            assert!(client.join().expect("nothing is lost") > 0);
+            client.join().expect("nothing is lost");
         }
         download.join().expect("all octets");
     });
