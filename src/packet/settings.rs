@@ -28,7 +28,7 @@ pub struct PacketSettings {
     /// all devices with Ethernet that are up, those that appear later too.
     pub devices: Vec<String>,
     /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
-    /// those above. Default: 100 000.
+    /// those above; all of them with 0. Default: 100 000.
     pub decisions_per_second: u32,
     /// How long the program waits for a sign of life of this process, which gives one every fifth of this
     /// time, before a table decides new flows. Default: 1 s.

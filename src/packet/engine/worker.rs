@@ -269,7 +269,7 @@ impl PacketWorker {
         let control = RawControl {
             alive_until: self.clock.now().saturating_add(alive_for),
             tap_ifindex: self.tap.device.index,
-            upcalls_per_window: (self.settings.decisions_per_second / WINDOWS_PER_SECOND).max(1),
+            upcalls_per_window: self.settings.decisions_per_second.div_ceil(WINDOWS_PER_SECOND),
         };
         let result = self.maps.set_control(&control);
         self.check(result);
