@@ -70,6 +70,20 @@ pub(crate) fn hand_over(world: &World) {
     assert!(!folder.exists());
 }
 
+#[test]
+fn a_service_that_nobody_has_claimed_yet_is_served() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    service.hand_over();
+    drop((service, engine));
+    let engine = start_engine(&world, settings(&world));
+    until("the engine has looked around", || !engine.devices().is_empty());
+    // No server has a flow, which would keep it.
+    ask_name(&mut connect(&world, virtual_address()));
+}
+
 /// The variable that makes a process of this program an engine; it has the namespace and the folder.
 const ROLE: &str = "LVS_TEST_ENGINE";
 

@@ -115,16 +115,27 @@ impl ServerSlots {
         Ok(())
     }
 
-    /// Frees the numbers of servers that their services do not have, when they have no flows. Returns what
-    /// the program has counted of each of them, by service.
+    /// Says that services have some servers no more, until they are assigned again.
+    pub(super) fn disown(&mut self, indexes: impl Iterator<Item = u32>) {
+        for index in indexes {
+            if let Some(slot) = self.get_mut(index) {
+                slot.is_member = false;
+            }
+        }
+    }
+
+    /// Frees the numbers of servers that their services do not have, when they have no flows. A service that
+    /// nobody owns keeps its servers: its table has them. Returns what the program has counted of each of
+    /// them, by service.
     pub(super) fn reclaim(
         &mut self,
         maps: &mut PacketMaps,
+        is_unowned: impl Fn(u32) -> bool,
     ) -> Result<Vec<(u32, u64, RawServerCounters)>, PacketError> {
         let mut counted = Vec::new();
         for (index, entry) in (0..).zip(&mut self.slots) {
             let Some(slot) = entry else { continue };
-            if slot.is_member || slot.flows > 0 {
+            if slot.is_member || slot.flows > 0 || is_unowned(slot.raw.service) {
                 continue;
             }
             counted.push((slot.raw.service, slot.decided, maps.server_counters(index)?));

@@ -31,6 +31,7 @@ impl PacketWorker {
                 {
                     let result = service.hand_over(&mut self.maps);
                     self.check(result);
+                    self.servers.disown(service.server_indexes());
                     let left = UnownedService { id: service.id, is_handed_over: true };
                     self.unowned.insert(key, left);
                 }
@@ -65,6 +66,8 @@ impl PacketWorker {
             .map_err(|error| PacketError::Map { map: "services", reason: error.to_string() })?;
         if let Some(replaced) = replaced {
             service.inherit(&replaced, now());
+            // Those that the new one has, too, are assigned to it.
+            self.servers.disown(replaced.server_indexes());
             replaced.owner.finish(EngineDrainReport::default());
         }
         // Registers the waker.

@@ -252,6 +252,11 @@ impl PacketVirtualService {
         members.filter_map(|member| self.servers.get(member.id()).copied()).collect()
     }
 
+    /// Returns the numbers of all servers.
+    pub(super) fn server_indexes(&self) -> impl Iterator<Item = u32> {
+        self.servers.values().copied().chain(self.sorry_server)
+    }
+
     /// Leaves the service to a successor. Until that has it, the table decides.
     pub(super) fn hand_over(&self, maps: &mut PacketMaps) -> Result<(), PacketError> {
         let Some(service) = self.published else { return Ok(()) };

@@ -319,7 +319,9 @@ impl PacketWorker {
         }
         let result = self.follow_devices().and_then(|()| self.follow_routes(false));
         let is_well = self.check(result).is_some();
-        let reclaimed = self.servers.reclaim(&mut self.maps);
+        let unowned = &self.unowned;
+        let is_unowned = |service| unowned.values().any(|left| left.id == service);
+        let reclaimed = self.servers.reclaim(&mut self.maps, is_unowned);
         for (service, decided, raw) in self.check(reclaimed).unwrap_or_default() {
             let service = self.services.values_mut().find(|it| it.id == service);
             if let Some(service) = service {
