@@ -16,10 +16,14 @@ mod worker;
 
 use std::cell::Cell;
 use std::fmt;
+#[cfg(feature = "packet")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::plane::PublishedPlane;
 use crate::backend::{BackendId, BackendSet, BackendState, SetError, Snapshot};
+#[cfg(feature = "packet")]
+use crate::scheduler::LookupTable;
 use crate::scheduler::{Flow, Rng, Scheduler};
 
 pub use self::error::PickError;
@@ -182,10 +186,20 @@ impl<T> Balancer<T> {
     }
 
     /// Returns a number that changes with each publication, or a moment later.
-    #[cfg(feature = "tower")]
+    #[cfg(any(feature = "packet", feature = "tower"))]
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.published_plane.version()
+    }
+
+    /// Returns the table by which flows to a destination find their backend, if the scheduler is keyed by one
+    /// and no backend has a limit, with the snapshot that it is of.
+    #[cfg(feature = "packet")]
+    pub(crate) fn lookup_table(
+        &self,
+        destination: SocketAddr,
+    ) -> (Arc<Snapshot<T>>, Option<LookupTable>) {
+        self.published_plane.lookup_table(destination)
     }
 
     /// Returns the snapshot that picks read now.

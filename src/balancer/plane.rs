@@ -1,9 +1,13 @@
 //! The published plane: a snapshot and the picker compiled from it, swapped as one.
 
+#[cfg(feature = "packet")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Lease, PickError};
 use crate::backend::{BackendState, Members, SetError, Snapshot, SnapshotCommit, SnapshotReader};
+#[cfg(feature = "packet")]
+use crate::scheduler::LookupTable;
 use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
 use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
@@ -84,6 +88,21 @@ impl<T> PublishedPlane<T> {
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot<T>> {
         Arc::clone(&self.plane.load().snapshot)
+    }
+
+    /// Returns the picker's table for flows to a destination, if it has one, with the list that it is of.
+    #[cfg(feature = "packet")]
+    pub(super) fn lookup_table(
+        &self,
+        destination: SocketAddr,
+    ) -> (Arc<Snapshot<T>>, Option<LookupTable>) {
+        let plane = self.plane();
+        let members = plane.snapshot.members();
+        // A limit is not kept by a table.
+        let table = (!members.has_limits())
+            .then(|| plane.picker.lookup_table(members, destination))
+            .flatten();
+        (Arc::clone(&plane.snapshot), table)
     }
 
     #[inline]

@@ -6,14 +6,18 @@ use crate::metrics::{MetricDescription, describe_all};
 use crate::packet::PacketStatistics;
 
 /// A metric for each counter of the engine, under its name.
-const METRICS: [MetricDescription; 13] = [
+const METRICS: [MetricDescription; 14] = [
     MetricDescription::counter(
         "lvs_packet_upcalls_total",
         "New flows of the packet engine that the scheduler was asked for.",
     ),
     MetricDescription::counter(
+        "lvs_packet_keyed_decisions_total",
+        "New flows of the packet engine that the scheduler's own table decided in the kernel.",
+    ),
+    MetricDescription::counter(
         "lvs_packet_table_decisions_total",
-        "New flows of the packet engine that the table in the kernel decided, without the scheduler.",
+        "New flows of the packet engine that a table in the kernel decided in place of the scheduler.",
     ),
     MetricDescription::counter(
         "lvs_packet_refused_at_limit_total",

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number of a layout. It changes with every change of a struct, because maps outlive the director.
-pub(super) const LAYOUT_VERSION: u32 = 1;
+pub(super) const LAYOUT_VERSION: u32 = 2;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
@@ -139,7 +139,9 @@ raw_structs! {
         id: u32,
         slots: u32,
         flags: u32,
-        pad: u32,
+        /// One of [`table_rule`].
+        rule: u32,
+        seed: u64,
     }
 
     struct RawServer {
@@ -195,6 +197,20 @@ pub(super) mod flow_state {
 pub(super) const SERVICE_SHEDS: u32 = 1;
 /// A bit of [`RawService::flags`]: no process has the service, and the table decides.
 pub(super) const SERVICE_UNOWNED: u32 = 2;
+/// A bit of [`RawService::flags`]: the table is the scheduler's own, and decides first.
+pub(super) const SERVICE_IS_KEYED: u32 = 4;
+/// A bit of [`RawService::flags`]: the client's port is part of the key.
+pub(super) const SERVICE_HASHES_PORT: u32 = 8;
+
+/// [`RawService::rule`]
+pub(super) mod table_rule {
+    pub(in crate::packet) const MIXED: u32 = 0;
+    pub(in crate::packet) const MAGLEV_OF_IPVS: u32 = 1;
+    pub(in crate::packet) const SOURCE_OF_IPVS: u32 = 2;
+}
+
+/// A slot of a table that no server has.
+pub(super) const NO_SERVER: u32 = u32::MAX;
 
 /// [`RawEvent::kind`]
 pub(super) mod event_kind {

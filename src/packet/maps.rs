@@ -19,7 +19,7 @@ const BPF_F_INNER_MAP: u32 = 0x1000;
 /// The maps of the program.
 pub(super) struct PacketMaps {
     flows: HashMap<MapData, [u8; 40], [u8; 64]>,
-    services: HashMap<MapData, [u8; 20], [u8; 16]>,
+    services: HashMap<MapData, [u8; 20], [u8; 24]>,
     servers: Array<MapData, [u8; 28]>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
     server_counts: PerCpuArray<MapData, [u8; 40]>,
@@ -144,7 +144,7 @@ impl PacketMaps {
         key: &RawServiceKey,
         service: &RawService,
     ) -> Result<(), PacketError> {
-        let (key, value): ([u8; 20], [u8; 16]) = (transmute!(*key), transmute!(*service));
+        let (key, value): ([u8; 20], [u8; 24]) = (transmute!(*key), transmute!(*service));
         self.services.insert(key, value, 0).map_err(map_error("services"))
     }
 
@@ -227,6 +227,6 @@ impl PacketMaps {
 
 // The sizes above.
 const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawFlow>() == 64);
-const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 16);
+const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 24);
 const _: () = assert!(size_of::<RawServer>() == 28 && size_of::<RawServerCounters>() == 40);
 const _: () = assert!(size_of::<RawControl>() == 16);

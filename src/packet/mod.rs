@@ -42,7 +42,8 @@
 //! # Who decides a flow
 //! | | decided by |
 //! |---|---|
-//! | the process answers within [`PacketSettings::alive_for`] | the service's scheduler |
+//! | the scheduler is keyed by a table: [`Maglev`](crate::scheduler::Maglev), [`RendezvousHash::table`](crate::scheduler::RendezvousHash::table), [`IpvsMaglevHash`](crate::scheduler::IpvsMaglevHash), [`SourceHash`](crate::scheduler::SourceHash), [`DestinationHash`](crate::scheduler::DestinationHash), or a [rule of your own](crate::scheduler::LookupTable) | that table, in the kernel, with or without the process, as the scheduler itself would decide. The scheduler is asked where the table names no server that can be chosen |
+//! | another scheduler, a service with persistence, or a server with a limit; the process answers within [`PacketSettings::alive_for`] | the service's scheduler |
 //! | it does not, or there are more than [`PacketSettings::decisions_per_second`] | a table: the weighted [`Maglev`](crate::scheduler::Maglev) rule over all members, of which those that are not eligible are passed over |
 //! | the same, and a server has a limit | nobody: the flow is refused, because a table would not keep the limit |
 //!

@@ -35,7 +35,9 @@ macro_rules! statistics {
 statistics! {
     /// New flows that the scheduler was asked for.
     upcalls,
-    /// New flows that a table has decided.
+    /// New flows that the scheduler's own table has decided: those of keyed schedulers.
+    keyed_decisions,
+    /// New flows that a table has decided in place of the scheduler.
     table_decisions,
     /// New flows that were refused because the scheduler could not be asked and a server has a limit.
     refused_at_limit,

@@ -37,6 +37,7 @@ mod hash;
 mod hashing;
 mod ipvs;
 mod load;
+mod lookup_table;
 mod parameter;
 mod pick_context;
 mod registry;
@@ -61,6 +62,9 @@ pub use self::load::{
     FirstAvailable, HotCold, LoadProbe, LoadProbeResult, LocalLoadProbe, PeakEwma,
     PowerOfTwoChoices, SmoothWeightedRoundRobin, WeightedRandom,
 };
+#[cfg(feature = "packet")]
+pub(crate) use self::lookup_table::LookupRule;
+pub use self::lookup_table::LookupTable;
 pub use self::parameter::{
     ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
 };

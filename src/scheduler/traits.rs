@@ -2,10 +2,11 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::backend::Members;
-use crate::scheduler::{CompileError, PickContext};
+use crate::scheduler::{CompileError, LookupTable, PickContext};
 
 /// A rule that selects members, as configured.
 ///
@@ -94,6 +95,17 @@ pub trait Picker: Any + Debug + Send + Sync {
     /// member, and only a rule with lists of its own (`priority` in panic) returns a position. A
     /// position out of range counts as `None`.
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize>;
+
+    /// Returns the table by which a flow from an address alone to `destination` finds its member, if the rule
+    /// has one; `members` is the list that the picker was compiled from, in which no member has a connection
+    /// limit. The packet engine decides flows by it in the kernel. Default: `None`, and the engine asks the
+    /// picker for each flow.
+    ///
+    /// Called off the hot path, for each publication.
+    fn lookup_table(&self, members: &Members, destination: SocketAddr) -> Option<LookupTable> {
+        let _ = (members, destination);
+        None
+    }
 }
 
 impl<S: Scheduler + ?Sized> Scheduler for Arc<S> {

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use lvs::BackendSet;
-use lvs::backend::{Limits, OutcomeCounts};
+use lvs::backend::{Health, Limits, OutcomeCounts};
 use lvs::engine::{
     Engine as _, EngineEntryKind, EnginePersistence, EngineProtocol, NewConnections,
 };
-use lvs::scheduler::{LeastConnections, RoundRobin};
+use lvs::scheduler::{LeastConnections, Maglev, RoundRobin};
 use socket2::{Domain, Socket, Type};
 
 use crate::carried::{
@@ -99,6 +99,31 @@ fn least_connections_know_the_flows() {
     until("three leases have ended", || active(&set) == 3);
     let mut next: Vec<_> = (0..3).map(|_| connect(&world, virtual_address())).collect();
     assert!(next.iter_mut().all(|stream| ask_name(stream) == 'a'), "a has none");
+}
+
+#[test]
+fn a_keyed_scheduler_decides_in_the_kernel() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (set, _service) = begin(&engine, EngineProtocol::Tcp, 0, Maglev::new());
+    let mut streams: Vec<_> = (0..4).map(|_| connect(&world, virtual_address())).collect();
+    let names: String = streams.iter_mut().map(ask_name).collect();
+    assert!(names == "aaaa" || names == "bbbb", "one client has one server: {names}");
+    until("each has a lease", || active(&set) == 4);
+    let snapshot = set.snapshot();
+    let home = snapshot.backends().iter().find(|backend| backend.load().active == 4);
+    set.set_health(home.expect("one has all").id(), Health::Down).expect("known");
+    let ask_new = || ask_name(&mut connect(&world, virtual_address()));
+    until("another server is chosen", || !names.contains(ask_new()));
+    assert_eq!(ask_name(&mut streams[0]).to_string(), names[..1], "a connection stays");
+    until("the decisions are counted", || engine.statistics().keyed_decisions > 4);
+    let statistics = engine.statistics();
+    assert_eq!((statistics.upcalls, statistics.table_decisions), (0, 0), "{statistics:?}");
+    // The same engine, with a scheduler that the table is not of.
+    let (_set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let names = [ask_new(), ask_new()];
+    assert!(names.contains(&'a') && names.contains(&'b'), "by turns, not {names:?}");
 }
 
 #[test]

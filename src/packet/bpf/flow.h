@@ -4,8 +4,9 @@
 #define LVS_FLOW_H
 
 #include "rewrite.h"
+#include "rule.h"
 
-enum { UPCALL_WINDOW_SHIFT = 24, MAX_PROBES = 8, UNREAD_EVENTS_WAKE = 256 * 1024 };
+enum { UPCALL_WINDOW_SHIFT = 24, UNREAD_EVENTS_WAKE = 256 * 1024 };
 
 // The frame of a packet that the director decides names the device that it came from in place of the source.
 struct upcall_source {
@@ -120,19 +121,6 @@ INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now
 	return used->count <= control->upcalls_per_window;
 }
 
-INLINE u32 hash_tuple(const struct tuple *tuple)
-{
-	u32 hash = (u32)tuple->source_port << 16 | tuple->destination_port;
-#pragma unroll
-	for (int n = 0; n < 4; n++) {
-		hash = (hash ^ tuple->source.words[n]) * 0x9e3779b1;
-		hash = (hash ^ hash >> 15 ^ tuple->destination.words[n]) * 0x85ebca77;
-		hash ^= hash >> 13;
-	}
-	hash *= 0x2c1b3c6d;
-	return hash ^ hash >> 16;
-}
-
 // Returns whether the way back of a new flow is that of another flow that lives.
 static __attribute__((noinline)) int is_way_back_taken(const struct tuple *back, const struct tuple *tuple)
 {
@@ -195,18 +183,21 @@ static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, 
 	struct service *service = find_service(tuple);
 	if (!service)
 		return -1;
-	u32 id = service->id, slots = service->slots;
+	u32 id = service->id;
 	void *table = map_lookup(&tables, &id);
-	if (!table || slots == 0)
+	if (!table || service->slots == 0)
 		return -1;
-	u32 hash = hash_tuple(tuple);
-	for (int n = 0; n < MAX_PROBES; n++) {
-		u32 slot = ((u64)hash * slots) >> 32;
+	struct search search;
+	begin_search(&search, service, tuple);
+	for (u32 n = 0; n < MAX_TRIES; n++) {
+		u32 slot = n == 0 ? search.slot : next_slot(&search, service, n);
 		u32 *index = map_lookup(table, &slot);
-		hash = (hash ^ hash >> 16) * 0x85ebca6b + 0x9e3779b9;
 		if (!index)
 			return -1;
 		u32 chosen = *index;
+		// The rule refuses the flow, or only the director knows better.
+		if (n == 0 && chosen == NO_SERVER)
+			return -1;
 		struct server *server = map_lookup(&servers, &chosen);
 		if (!server || !server->is_available || !server->ifindex || server->service != id)
 			continue;
@@ -218,7 +209,7 @@ static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, 
 		struct event event = {.kind = EVENT_DECIDED, .server = chosen, .service = id, .ifindex = ifindex};
 		event.at = coarse_time_ns();
 		event.tuple = *tuple;
-		count(COUNT_TABLE_DECISIONS);
+		count(service->flags & SERVICE_IS_KEYED ? COUNT_KEYED_DECISIONS : COUNT_TABLE_DECISIONS);
 		send_event(&event);
 		return 0;
 	}

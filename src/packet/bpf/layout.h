@@ -60,10 +60,12 @@ struct service_key {
 
 struct service {
 	u32 id;
-	// The slots of its table, which decides when nobody else does.
+	// The slots of its table.
 	u32 slots;
 	u32 flags;
-	u32 pad;
+	// How a flow finds its slot: one of `enum table_rule`.
+	u32 rule;
+	u64 seed;
 };
 
 enum service_flags {
@@ -71,7 +73,24 @@ enum service_flags {
 	SERVICE_SHEDS = 1,
 	// No process has it: the table decides, whatever process there is.
 	SERVICE_UNOWNED = 2,
+	// The table is that of the scheduler: it decides first, and the director what the table leaves open. Without
+	// this bit the director decides first, and the table when the director does not.
+	SERVICE_IS_KEYED = 4,
+	// The port of the client is part of the key.
+	SERVICE_HASHES_PORT = 8,
 };
+
+enum table_rule {
+	// The key of a flow, mixed with the seed and scaled to the slots, and mixed again for the next try.
+	RULE_MIXED,
+	// `mh` of IPVS.
+	RULE_MAGLEV_OF_IPVS,
+	// `sh` of IPVS, which has 256 slots.
+	RULE_SOURCE_OF_IPVS,
+};
+
+// A slot that no server has.
+#define NO_SERVER (~0u)
 
 struct server {
 	struct address address;
@@ -106,6 +125,7 @@ struct upcall_window {
 // What the program counts, in the order of `src/packet/statistics.rs`.
 enum counter {
 	COUNT_UPCALLS,
+	COUNT_KEYED_DECISIONS,
 	COUNT_TABLE_DECISIONS,
 	COUNT_REFUSED_AT_LIMIT,
 	COUNT_REFUSED_WITHOUT_SERVER,

@@ -32,9 +32,9 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 
 enum { ASK_TABLE = 0 };
 
-// Decides a packet of no flow: returns a verdict, or that the service's table is to be asked. That is left to
-// the caller, because functions that are called have one small stack in common.
-static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct packet *packet)
+// Decides a packet of no flow: returns a verdict, or that the service's table is to be asked, if it was not. That
+// is left to the caller, because functions that are called have one small stack in common.
+static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct packet *packet, u32 is_table_asked)
 {
 	const struct tuple *tuple = &packet->tuple;
 	u32 first = 0;
@@ -58,12 +58,17 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		count(COUNT_REFUSED_WITHOUT_SERVER);
 		return VERDICT_NEXT;
 	}
-	if (!(service->flags & SERVICE_UNOWNED) && may_ask(skb, said, coarse_time_ns())) {
+	u32 who = service->flags & (SERVICE_UNOWNED | SERVICE_IS_KEYED);
+	if (who == (is_table_asked ? SERVICE_IS_KEYED : 0) && may_ask(skb, said, coarse_time_ns())) {
 		struct upcall_source source = {.ifindex = skb->ifindex};
 		if (store_bytes(skb, ETHERNET_SOURCE, &source, sizeof(source), 0))
 			return VERDICT_DROP;
 		count(COUNT_UPCALLS);
 		return redirect(said->tap_ifindex, 0);
+	}
+	if (is_table_asked) {
+		count(COUNT_REFUSED_WITHOUT_SERVER);
+		return VERDICT_NEXT;
 	}
 	if (service->flags & SERVICE_SHEDS) {
 		count(COUNT_REFUSED_AT_LIMIT);
@@ -81,13 +86,11 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 	    (flow->state & (FLOW_FINS | FLOW_RESETS)) && !(flow->state & FLOW_TO_CLIENT))
 		flow = 0;
 	if (!flow) {
-		int verdict = decide(skb, packet);
+		int verdict = decide(skb, packet, 0);
 		if (verdict != ASK_TABLE)
 			return verdict;
-		if (decide_by_table(tuple, skb->ifindex)) {
-			count(COUNT_REFUSED_WITHOUT_SERVER);
-			return VERDICT_NEXT;
-		}
+		if (decide_by_table(tuple, skb->ifindex))
+			return decide(skb, packet, 1);
 		flow = map_lookup(&flows, tuple);
 		if (!flow)
 			return VERDICT_DROP;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::server_slots::{ServerSlot, ServerSlots};
+use super::service_table::ServiceTable;
 use crate::backend::{Backend, BackendState, Members, SetSubscription, Snapshot};
 use crate::balancer::{Persistence, PickError};
 use crate::engine::{
@@ -15,12 +16,9 @@ use crate::engine::{
 use crate::packet::error::PacketError;
 use crate::packet::layout::{RawService, RawServiceKey, SERVICE_SHEDS, SERVICE_UNOWNED};
 use crate::packet::maps::PacketMaps;
-use crate::scheduler::{Flow, Maglev};
+use crate::scheduler::Flow;
 use crate::setting::SettingError;
 use crate::{BackendId, Lease};
-
-/// The slots of a service's table: shares are within 1 % for up to 40 servers. A prime number.
-const TABLE_SIZE: usize = 4093;
 
 /// A service that the engine keeps as its set says.
 pub(super) struct PacketVirtualService {
@@ -35,8 +33,10 @@ pub(super) struct PacketVirtualService {
     /// Those of another family, each of which was logged.
     refused: BTreeSet<BackendId>,
     sorry_server: Option<u32>,
+    /// The version of the balancer that the program has.
+    version: u64,
     /// What the program has.
-    table: Vec<u32>,
+    table: ServiceTable,
     published: Option<RawService>,
     /// What servers have counted that are gone.
     pub(super) retired: RetiredCounters,
@@ -92,7 +92,8 @@ impl PacketVirtualService {
             servers: BTreeMap::new(),
             refused: BTreeSet::new(),
             sorry_server: None,
-            table: Vec::new(),
+            version: 0,
+            table: ServiceTable::default(),
             published: None,
             retired: RetiredCounters::default(),
             drain: None,
@@ -107,10 +108,10 @@ impl PacketVirtualService {
         }
     }
 
-    /// Returns whether the set has changed, and has the waker woken by the next change.
+    /// Returns whether the set or the scheduler has changed, and has the waker woken by the next change of the set.
     pub(super) fn has_changed(&mut self, waker: &Waker) -> bool {
         let mut context = Context::from_waker(waker);
-        let mut has_changed = false;
+        let mut has_changed = self.request.balancer.version() != self.version;
         while let Poll::Ready(Some(_)) = self.subscription.poll_changed(&mut context) {
             has_changed = true;
         }
@@ -123,7 +124,9 @@ impl PacketVirtualService {
         maps: &mut PacketMaps,
         servers: &mut ServerSlots,
     ) -> Result<(), PacketError> {
-        let snapshot = self.subscription.snapshot();
+        // The version first: what is published in between is read again.
+        self.version = self.request.balancer.version();
+        let (snapshot, lookup) = self.request.balancer.lookup_table(self.key.address());
         self.assign_servers(&snapshot, maps, servers)?;
         let mut is_any_eligible = false;
         for member in snapshot.members().iter() {
@@ -133,22 +136,31 @@ impl PacketVirtualService {
                 set_available(*index, is_eligible, maps, servers)?;
             }
         }
-        let table = match self.sorry_server {
+        let table = match (self.sorry_server, lookup) {
             // The table decides for the scheduler, which would choose nobody.
-            Some(sorry_server) if !is_any_eligible => vec![sorry_server],
-            _ => self.fill_table(snapshot.members()),
+            (Some(sorry_server), _) if !is_any_eligible => ServiceTable::of_one(sorry_server),
+            // Persistence is in this process, which is asked before the table.
+            (_, Some(lookup)) if self.persistence.is_none() && is_any_eligible => {
+                ServiceTable::keyed(&lookup, self.server_at(snapshot.members()))
+            }
+            _ => {
+                let members = snapshot.members();
+                ServiceTable::fallback(members, self.server_at(members))
+            }
         };
+        let sheds = if snapshot.members().has_limits() { SERVICE_SHEDS } else { 0 };
         let service = RawService {
             id: self.id,
-            slots: u32::try_from(table.len()).unwrap_or(u32::MAX),
-            flags: if snapshot.members().has_limits() { SERVICE_SHEDS } else { 0 },
-            pad: 0,
+            slots: u32::try_from(table.slots.len()).unwrap_or(u32::MAX),
+            flags: table.flags | sheds,
+            rule: table.rule,
+            seed: table.seed,
         };
-        // The program never reads a slot that is not there: a table grows before the number does.
-        if table != self.table || self.published.is_none() {
-            maps.set_table(self.id, &table)?;
-            self.table = table;
+        // The program reads no slot that is not there: it leaves the flow to the director for the moment.
+        if table.slots != self.table.slots || self.published.is_none() {
+            maps.set_table(self.id, &table.slots)?;
         }
+        self.table = table;
         if self.drain.is_none() && self.published != Some(service) {
             maps.set_service(&self.key, &service)?;
             maps.set_service(&self.key.of_address(), &RawService::default())?;
@@ -199,15 +211,12 @@ impl PacketVirtualService {
         Ok(())
     }
 
-    /// Returns the servers by slot: all of them in any state, so that a server that fails moves no flow of
-    /// another.
-    fn fill_table(&self, members: &Members) -> Vec<u32> {
-        let Ok(rule) = Maglev::new().size(TABLE_SIZE) else { return Vec::new() };
-        let index = |position: u16| {
-            let member = members.get(usize::from(position));
-            member.and_then(|member| self.servers.get(member.id())).copied().unwrap_or(u32::MAX)
-        };
-        rule.slots(members).into_iter().map(index).collect()
+    /// Returns how the number of the server at a position is found.
+    fn server_at(&self, members: &Members) -> impl Fn(u16) -> Option<u32> {
+        move |position| {
+            let member = members.get(usize::from(position))?;
+            self.servers.get(member.id()).copied()
+        }
     }
 
     /// Asks the scheduler, or the persistence before it.
@@ -262,6 +271,11 @@ impl PacketVirtualService {
         let Some(service) = self.published else { return Ok(()) };
         let flags = service.flags | SERVICE_UNOWNED;
         maps.set_service(&self.key, &RawService { flags, ..service })
+    }
+
+    #[cfg(test)]
+    pub(super) fn published_flags(&self) -> u32 {
+        self.published.expect("it is published").flags
     }
 
     /// Stops new flows.

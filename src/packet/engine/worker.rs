@@ -176,7 +176,8 @@ impl PacketWorker {
                 next_alive - now().min(next_alive)
             };
             self.wait(wait);
-            if self.commands.waker().clear() {
+            // A change of a scheduler wakes nobody.
+            if self.commands.waker().clear() || now() >= next_alive {
                 self.follow_sets(&waker);
             }
             while let Ok(command) = self.received.try_recv() {
@@ -241,8 +242,10 @@ impl PacketWorker {
     fn follow_sets(&mut self, waker: &Waker) {
         let mut failures = Vec::new();
         let mut cut = Vec::new();
+        let mut has_changed = false;
         for service in self.services.values_mut() {
             if service.has_changed(waker) {
+                has_changed = true;
                 let result = service.reconcile(&mut self.maps, &mut self.servers);
                 failures.extend(result.err());
                 cut.extend(service.cut_servers());
@@ -253,7 +256,9 @@ impl PacketWorker {
             let result = self.flows.cut(is_cut, &mut self.maps, &mut self.servers);
             failures.extend(result.err());
         }
-        failures.extend(self.follow_routes(true).err());
+        if has_changed {
+            failures.extend(self.follow_routes(true).err());
+        }
         for failure in failures {
             self.say(&failure.to_string());
         }

@@ -16,8 +16,8 @@ use super::parsed::PacketKey;
 use super::skipped::report_skipped;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
-    RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_SHEDS, SERVICE_UNOWNED,
-    event_kind,
+    RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_HASHES_PORT,
+    SERVICE_IS_KEYED, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind,
 };
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
@@ -70,9 +70,9 @@ fn tap_device() -> Result<u32, String> {
 }
 
 /// The program and its model. Each frame goes through both.
-pub(super) struct ComparedProgram {
-    pub(super) program: PacketProgram,
-    pub(super) maps: PacketMaps,
+pub(in crate::packet) struct ComparedProgram {
+    pub(in crate::packet) program: PacketProgram,
+    pub(in crate::packet) maps: PacketMaps,
     pub(super) model: ProgramModel,
     /// The number of a device that is there.
     pub(super) tap: u32,
@@ -85,7 +85,7 @@ impl ComparedProgram {
     ///
     /// # Panics
     /// In CI, if it is not possible.
-    pub(super) fn load() -> Option<Self> {
+    pub(in crate::packet) fn load() -> Option<Self> {
         let loaded = PinFolder::mount().and_then(|folder| {
             let tap = tap_device()?;
             match PacketProgram::load(&folder.0, FLOWS) {
@@ -121,7 +121,13 @@ impl ComparedProgram {
         let of_address = RawServiceKey::new(address, protocol).of_address();
         self.maps.set_service(&of_address, &RawService::default()).expect("a service");
         self.model.addresses.insert(address.ip());
-        let service = ModelService { id, sheds: false, is_owned: true, slots: slots.clone() };
+        let service = ModelService {
+            id,
+            sheds: false,
+            is_keyed: false,
+            is_owned: true,
+            slots: slots.clone(),
+        };
         self.set_service((address, protocol), service);
         slots
     }
@@ -131,8 +137,10 @@ impl ComparedProgram {
             id: service.id,
             slots: service.slots.len() as u32,
             flags: (if service.sheds { SERVICE_SHEDS } else { 0 })
-                | if service.is_owned { 0 } else { SERVICE_UNOWNED },
-            pad: 0,
+                | if service.is_owned { 0 } else { SERVICE_UNOWNED }
+                | if service.is_keyed { SERVICE_IS_KEYED } else { 0 }
+                | SERVICE_HASHES_PORT,
+            ..RawService::default()
         };
         self.maps.set_table(service.id, &service.slots).expect("a table");
         self.maps.set_service(&RawServiceKey::new(key.0, key.1), &raw).expect("a service");

@@ -11,7 +11,7 @@ pub(super) const PROTOCOL_ICMP: u8 = 1;
 pub(super) const PROTOCOL_ICMPV6: u8 = 58;
 
 pub(super) const FIN: u8 = 1;
-pub(super) const SYN: u8 = 2;
+pub(in crate::packet) const SYN: u8 = 2;
 pub(super) const RST: u8 = 4;
 pub(super) const ACK: u8 = 16;
 
@@ -101,7 +101,7 @@ fn with_checksum(
     frame(source, destination, protocol, &segment)
 }
 
-pub(super) fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Vec<u8> {
+pub(in crate::packet) fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Vec<u8> {
     // Of an odd length.
     tcp_with_payload(source, destination, flags, b"hello")
 }

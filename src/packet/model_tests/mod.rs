@@ -20,8 +20,9 @@ mod table_tests;
 
 use std::net::SocketAddr;
 
-use self::compared::ComparedProgram;
-use self::frames::{ACK, SYN, tcp};
+pub(super) use self::compared::ComparedProgram;
+use self::frames::ACK;
+pub(super) use self::frames::{SYN, tcp};
 use crate::packet::layout::PROTOCOL_TCP;
 
 const CLIENT: [&str; 2] = ["10.1.0.2:5000", "[fd01::2]:5000"];

@@ -25,6 +25,8 @@ pub(super) const TEST_DEVICE: u32 = 1;
 pub(super) struct ModelService {
     pub(super) id: u32,
     pub(super) sheds: bool,
+    /// Whether its table decides before the director.
+    pub(super) is_keyed: bool,
     /// Whether a process has it.
     pub(super) is_owned: bool,
     /// The servers of its table.
@@ -238,11 +240,9 @@ impl ProgramModel {
             return Some(FrameVerdict::Next);
         }
         let is_there = director.is_alive && director.tap == TapDevice::Present;
-        if service.is_owned && is_there && director.has_budget {
-            self.statistics.upcalls += 1;
-            output.frame[6..10].copy_from_slice(&TEST_DEVICE.to_ne_bytes());
-            output.frame[10..12].fill(0);
-            return Some(FrameVerdict::Redirect);
+        let can_ask = service.is_owned && is_there && director.has_budget;
+        if can_ask && !service.is_keyed {
+            return Some(self.ask(output));
         }
         if service.sheds {
             self.statistics.refused_at_limit += 1;
@@ -254,12 +254,26 @@ impl ProgramModel {
         let Some(server) = decided else {
             // Some slots are tried, of many.
             assert!(usable.len() < service.slots.len().max(1), "a server is there for {key:?}");
+            if can_ask && service.is_keyed {
+                return Some(self.ask(output));
+            }
             self.statistics.refused_without_server += 1;
             return Some(FrameVerdict::Next);
         };
         assert!(usable.contains(&server), "server {server} for {key:?}, of {usable:?}");
         self.add_flow(key, server, service.id);
+        let of_table = &mut self.statistics.table_decisions;
+        let of_rule = &mut self.statistics.keyed_decisions;
+        *(if service.is_keyed { of_rule } else { of_table }) += 1;
         None
+    }
+
+    /// Sends a frame to the director.
+    fn ask(&mut self, output: &mut ModelOutput) -> FrameVerdict {
+        self.statistics.upcalls += 1;
+        output.frame[6..10].copy_from_slice(&TEST_DEVICE.to_ne_bytes());
+        output.frame[10..12].fill(0);
+        FrameVerdict::Redirect
     }
 
     fn is_usable(&self, key: PacketKey, service: u32, server: u32) -> bool {
@@ -298,7 +312,6 @@ impl ProgramModel {
         self.flows.insert(back_key, back);
         self.flows.insert(key, there);
         self.counters.entry(server).or_default().connections += 1;
-        self.statistics.table_decisions += 1;
         let (kind, ifindex) = (event_kind::DECIDED, TEST_DEVICE);
         self.events.push(ModelEvent { kind, key, server, service, state: 0, ifindex });
     }

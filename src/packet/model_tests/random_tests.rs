@@ -94,8 +94,9 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
         }
         5 => {
             let (sheds, is_owned) = (random.u8(..4) == 0, random.u8(..4) > 0);
+            let is_keyed = random.bool();
             compared.change_service(of, protocol, |service| {
-                (service.sheds, service.is_owned) = (sheds, is_owned);
+                (service.sheds, service.is_owned, service.is_keyed) = (sheds, is_owned, is_keyed);
             });
         }
         _ => {

@@ -12,6 +12,7 @@
 //! member claims whenever its accumulated weight reaches the largest weight. Other implementations
 //! round during the turns, which favours heavy members by half a slot for each light member.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::backend::{MAX_BACKENDS, Members};
@@ -22,7 +23,7 @@ use crate::scheduler::parameter::{
     ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
 };
 use crate::scheduler::traits::previous_as;
-use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use crate::scheduler::{CompileError, LookupTable, PickContext, Picker, Scheduler};
 
 /// `maglev`: selects by consistent hashing, with a table in which every member has its exact share.
 ///
@@ -193,6 +194,10 @@ impl Picker for MaglevPicker {
         let hash = mix_bits(cx.key() ^ self.key_seed);
         let owner = usize::from(*self.slots.get(scale_to_range(hash, self.slots.len()))?);
         if cx.is_usable(owner) { Some(owner) } else { self.find_usable_owner(hash, cx) }
+    }
+
+    fn lookup_table(&self, _members: &Members, _destination: SocketAddr) -> Option<LookupTable> {
+        Some(LookupTable::mixed(self.key_seed, self.slots.iter().copied().map(Some).collect()))
     }
 }
 

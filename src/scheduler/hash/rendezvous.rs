@@ -15,6 +15,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::backend::{MAX_BACKENDS, Member, Members};
@@ -24,7 +25,7 @@ use crate::scheduler::parameter::{
     ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
 };
 use crate::scheduler::traits::previous_as;
-use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use crate::scheduler::{CompileError, LookupTable, PickContext, Picker, Scheduler};
 
 /// `rendezvous`: selects the member with the highest random weight for the key.
 ///
@@ -387,6 +388,11 @@ impl Picker for TableRendezvousPicker {
         } else {
             self.candidates.usable_owner(row_seed(self.key_seed, row), cx)
         }
+    }
+
+    fn lookup_table(&self, _members: &Members, _destination: SocketAddr) -> Option<LookupTable> {
+        // Every owner is eligible: the table is of the eligible members alone.
+        Some(LookupTable::mixed(self.key_seed, self.owners.iter().copied().map(Some).collect()))
     }
 }
 

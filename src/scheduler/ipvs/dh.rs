@@ -1,10 +1,12 @@
 //! Destination hashing: `dh`.
 
+use std::net::SocketAddr;
+
 use crate::backend::Members;
 use crate::scheduler::hashing::{hash_32, scale_to_range};
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::pick_context::Availability;
-use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use crate::scheduler::{CompileError, Flow, LookupTable, PickContext, Picker, Rng, Scheduler};
 
 /// `dh`: selects a member by a hash of the destination address.
 ///
@@ -92,5 +94,11 @@ impl Picker for DestinationHashPicker {
             }
         }
         None
+    }
+
+    fn lookup_table(&self, members: &Members, destination: SocketAddr) -> Option<LookupTable> {
+        let (flow, mut rng) = (Flow::new().destination(destination), Rng::with_seed(0));
+        let choice = self.pick(&mut PickContext::new(members, &flow, &mut rng));
+        Some(LookupTable::mixed(0, vec![choice.and_then(|choice| choice.try_into().ok())]))
     }
 }

@@ -1,13 +1,16 @@
 //! The kernel's Maglev hashing: `mh`.
 
-use crate::backend::{Member, Members};
+use std::net::SocketAddr;
+
+use crate::backend::{BackendState, Member, Members};
 use crate::scheduler::arithmetic::greatest_common_divisor;
 use crate::scheduler::hashing::{fold_ip, hash_bytes, hsiphash};
+use crate::scheduler::lookup_table::LookupRule;
 use crate::scheduler::parameter::{
     ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
 };
 use crate::scheduler::pick_context::Availability;
-use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use crate::scheduler::{CompileError, LookupTable, PickContext, Picker, Scheduler};
 
 /// `mh`: selects a member by Maglev hashing of the client's address, slot for slot as Linux does.
 ///
@@ -131,6 +134,15 @@ impl Picker for IpvsMaglevHashPicker {
         let value = address.wrapping_add(u32::from(port));
         let home = self.slot_owner(value)?;
         if cx.is_usable(home) { Some(home) } else { self.probe_fallback(value, home, cx) }
+    }
+
+    fn lookup_table(&self, members: &Members, _destination: SocketAddr) -> Option<LookupTable> {
+        let refuses =
+            |owner: usize| !self.flags.fallback && members[owner].state() == BackendState::Quiesced;
+        let is_owner = |owner: &u16| *owner != EMPTY_SLOT && !refuses(usize::from(*owner));
+        let slots = self.slots.iter().map(|owner| Some(*owner).filter(is_owner)).collect();
+        let hash_port = self.flags.hash_port;
+        Some(LookupTable { rule: LookupRule::IpvsMaglev { seed: SLOT_HASH_KEY, hash_port }, slots })
     }
 }
 

@@ -1,12 +1,15 @@
 //! Source hashing: `sh`.
 
+use std::net::SocketAddr;
+
 use crate::backend::Members;
 use crate::scheduler::hashing::hash_32;
+use crate::scheduler::lookup_table::LookupRule;
 use crate::scheduler::parameter::{
     ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
 };
 use crate::scheduler::pick_context::Availability;
-use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use crate::scheduler::{CompileError, Flow, LookupTable, PickContext, Picker, Rng, Scheduler};
 
 /// `sh`: selects a member by a hash of the client's address.
 ///
@@ -123,6 +126,19 @@ impl Picker for SourceHashPicker {
         let hash = hash_32(address.wrapping_add(u32::from(port)), TABLE_BITS);
         let home = self.bucket_owner(hash)?;
         if cx.is_usable(home) { Some(home) } else { self.probe_fallback(hash, home, cx) }
+    }
+
+    fn lookup_table(&self, members: &Members, _destination: SocketAddr) -> Option<LookupTable> {
+        let (flow, mut rng) = (Flow::new(), Rng::with_seed(0));
+        let cx = PickContext::new(members, &flow, &mut rng);
+        // Where the search goes on from a bucket depends on the bucket alone.
+        let choice = |bucket| {
+            let home = self.bucket_owner(bucket)?;
+            if cx.is_usable(home) { Some(home) } else { self.probe_fallback(bucket, home, &cx) }
+        };
+        let slots = (0..=TABLE_MASK).map(|bucket| choice(bucket)?.try_into().ok()).collect();
+        let rule = LookupRule::IpvsSource { hash_port: self.flags.hash_port };
+        Some(LookupTable { rule, slots })
     }
 }
 
