@@ -2,6 +2,7 @@
 #![cfg(all(feature = "packet", target_os = "linux", not(lvs_loom)))]
 #![expect(clippy::duplicate_mod, reason = "namespaces and kernels both say what is skipped")]
 
+mod bulk;
 mod carried;
 #[cfg(feature = "director")]
 mod director;
@@ -11,7 +12,9 @@ mod flows;
 mod guest;
 mod inside;
 mod outlive;
+mod process;
 mod surroundings;
+mod upgrade;
 mod world;
 
 use guest::{Guest, GuestKernel};
