@@ -13,6 +13,7 @@ mod guest;
 mod inside;
 mod outlive;
 mod process;
+mod stopped;
 mod surroundings;
 mod upgrade;
 mod world;

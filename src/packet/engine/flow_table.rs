@@ -239,6 +239,11 @@ impl PacketFlow {
         Self { lease, server, service, begun_at, is_answered: false, is_over: false, due: 0 }
     }
 
+    /// Returns whether an event tells of the decision of this very flow.
+    pub(super) const fn is_of(&self, event: &RawEvent) -> bool {
+        !self.is_over && self.server == event.server && self.begun_at >= event.at
+    }
+
     /// Returns the record of a flow that the kernel has.
     pub(super) const fn found(flow: &RawFlow) -> Self {
         let is_answered = flow.state & flow_state::ANSWERED != 0;
