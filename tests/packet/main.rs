@@ -4,6 +4,7 @@
 
 mod bulk;
 mod carried;
+mod clock;
 #[cfg(feature = "director")]
 mod director;
 mod flows;
