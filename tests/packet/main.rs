@@ -8,6 +8,7 @@ mod clock;
 #[cfg(feature = "director")]
 mod director;
 mod flows;
+mod full;
 #[path = "../common/guest/mod.rs"]
 #[expect(dead_code, reason = "other tests leave tests out, and count instructions")]
 mod guest;

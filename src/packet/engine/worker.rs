@@ -297,7 +297,10 @@ impl PacketWorker {
         let now = self.clock.now();
         let (maps, servers) = (&mut self.maps, &mut self.servers);
         let result = self.flows.check_due(now, maps, servers, &self.settings);
-        self.check(result).unwrap_or_default()
+        let has_due = self.check(result).unwrap_or_default();
+        let (maps, servers) = (&mut self.maps, &mut self.servers);
+        let result = self.flows.search_forgotten(maps, servers, &self.settings);
+        self.check(result).unwrap_or_default() || has_due
     }
 
     /// Publishes counters, and looks for what has changed in the network namespace.
@@ -323,6 +326,11 @@ impl PacketWorker {
                 service.retired.bytes_in += raw.bytes_in;
                 service.retired.bytes_out += raw.bytes_out;
             }
+        }
+        let forgotten = self.flows.read_forgotten();
+        if forgotten > 0 {
+            let result = PacketStatistics::count_forgotten(&mut self.maps, forgotten);
+            self.check(result);
         }
         let statistics = PacketStatistics::read(&self.maps);
         if let Some(statistics) = self.check(statistics) {
