@@ -64,6 +64,10 @@ const METRICS: [MetricDescription; 14] = [
         "lvs_packet_icmp_errors_total",
         "ICMP errors that the packet engine passed to the other side of a flow.",
     ),
+    MetricDescription::counter(
+        "lvs_packet_flows_forgotten_total",
+        "Flows that the packet engine's table has forgotten because it was full.",
+    ),
 ];
 
 /// Records the counters, each by the name that it has in the engine.

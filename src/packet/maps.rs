@@ -203,6 +203,18 @@ impl PacketMaps {
         Ok(counted.iter().sum())
     }
 
+    /// Adds to a counter to which the program does not.
+    pub(super) fn add_to_count(&mut self, counter: u32, added: u64) -> Result<(), PacketError> {
+        let counted = self.counts.get(&counter, 0).map_err(map_error("counts"))?;
+        // All of it in the first processor's.
+        let values = counted.iter().enumerate();
+        let values: Vec<_> =
+            values.map(|(n, value)| if n == 0 { *value + added } else { *value }).collect();
+        let error = |source| PacketError::Map { map: "counts", reason: format!("{source}") };
+        let values = aya::maps::PerCpuValues::try_from(values).map_err(error)?;
+        self.counts.set(counter, values, 0).map_err(map_error("counts"))
+    }
+
     pub(super) fn control(&self) -> Result<RawControl, PacketError> {
         let control = self.control.get(&0, 0).map_err(map_error("control"))?;
         Ok(transmute!(control))

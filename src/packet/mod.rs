@@ -63,6 +63,15 @@
 //! lie in [`PacketSettings::pin_folder`]. A service that nobody claims within ten seconds of a start gets no new
 //! flows. Maps of another version of the layout are not taken over.
 //!
+//! # When the table is full
+//! New flows are served, and those that were quiet for longest are forgotten, as
+//! [`PacketStatistics::flows_forgotten`] counts. The next packet of a UDP flow that was forgotten begins a new
+//! flow. The client of a forgotten connection gets a reset from this machine's stack with its next packet; the
+//! server is not told. The kernel forgets each direction of a flow by itself: one that carries packets makes the
+//! other one again within a second or so, and a flow of which one direction is left, while more flows come than
+//! there is room for, is forgotten. The process keeps records, and leases, of no more flows than there is room
+//! for and an eighth.
+//!
 //! # What is not carried
 //! - Fragments and packets with options of IPv4 or a routing header of IPv6 are left to the stack, and
 //!   counted. Extension headers with options are passed over.

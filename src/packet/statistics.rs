@@ -23,6 +23,11 @@ macro_rules! statistics {
                 vec![$(self.$name),*]
             }
 
+            /// Returns the number of a counter in the program.
+            fn number(name: &str) -> u32 {
+                (0..).zip(Self::NAMES).find(|(_, known)| **known == name).map_or(u32::MAX, |it| it.0)
+            }
+
             pub(super) fn read(maps: &PacketMaps) -> Result<Self, PacketError> {
                 let mut number = 0..;
                 let mut next = || maps.count(number.next().unwrap_or_default());
@@ -61,4 +66,15 @@ statistics! {
     rewrite_failed,
     /// ICMP errors that reached the other side of a flow.
     icmp_errors,
+    /// Flows that the table has forgotten because it was full, as far as the process has noticed. The next
+    /// packet of a UDP flow begins a new one; those of a connection are counted in
+    /// [`without_flow`](Self::without_flow).
+    flows_forgotten,
+}
+
+impl PacketStatistics {
+    /// Counts flows that the table has forgotten. The program does not: nothing tells it.
+    pub(super) fn count_forgotten(maps: &mut PacketMaps, flows: u64) -> Result<(), PacketError> {
+        maps.add_to_count(Self::number("flows_forgotten"), flows)
+    }
 }

@@ -10,11 +10,15 @@ use lvs::packet::{PacketEngine, PacketSettings};
 use lvs::scheduler::{self, Scheduler};
 use lvs::{BackendSet, Balancer};
 
+use crate::bulk::{receive_hashed, send_hashed};
 use crate::guest;
 use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
 /// No step of these tests takes so long, unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The mebibytes of a long download.
+const LONG_DOWNLOAD: usize = 300;
 
 /// Serves TCP on a machine: an octet names the service that the rest of a connection gets.
 pub(crate) fn serve_tcp(world: &World, machine: &str, address: SocketAddr) {
@@ -33,6 +37,7 @@ fn serve_connection(mut stream: TcpStream, name: u8) {
         let result = match command[0] {
             b'w' => stream.write_all(&[name]),
             b'd' => send_pattern(&mut stream),
+            b'l' => send_hashed(&mut stream, LONG_DOWNLOAD),
             b'u' => {
                 let sum = receive_pattern(&mut stream);
                 stream.write_all(&sum.to_ne_bytes())
@@ -43,6 +48,12 @@ fn serve_connection(mut stream: TcpStream, name: u8) {
             return;
         }
     }
+}
+
+/// Downloads 300 MiB, and checks their hash.
+pub(crate) fn download_long(stream: &mut TcpStream) {
+    stream.write_all(b"l").expect("a request");
+    receive_hashed(stream, LONG_DOWNLOAD);
 }
 
 fn pattern(chunk: usize) -> Vec<u8> {

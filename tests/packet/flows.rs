@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::task::{Context, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lvs::BackendSet;
 use lvs::backend::{Health, Limits, OutcomeCounts};
@@ -31,6 +31,12 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(10));
     }
     panic!("not in time: {what}");
+}
+
+/// Reads the clock, for times that are printed: no test asserts one.
+#[expect(clippy::disallowed_methods, reason = "what is printed is real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 pub(crate) fn serve_both(world: &World) {

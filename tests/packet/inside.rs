@@ -1,6 +1,7 @@
 //! What kernels of Debian are tested with.
 
 use crate::carried::{carry_tcp, carry_udp};
+use crate::clock::step_clock;
 use crate::guest;
 use crate::outlive::hand_over;
 use crate::world::World;
@@ -32,4 +33,10 @@ fn flows_are_handed_over() {
         let filters = world.output("director", "tc", "filter show dev to-client ingress");
         assert_eq!(filters, "");
     });
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn a_step_of_the_clock_changes_nothing() {
+    with_world(step_clock);
 }

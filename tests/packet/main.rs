@@ -2,16 +2,22 @@
 #![cfg(all(feature = "packet", target_os = "linux", not(lvs_loom)))]
 #![expect(clippy::duplicate_mod, reason = "namespaces and kernels both say what is skipped")]
 
+mod bulk;
 mod carried;
+mod clock;
 #[cfg(feature = "director")]
 mod director;
 mod flows;
+mod full;
 #[path = "../common/guest/mod.rs"]
 #[expect(dead_code, reason = "other tests leave tests out, and count instructions")]
 mod guest;
 mod inside;
 mod outlive;
+mod process;
+mod stopped;
 mod surroundings;
+mod upgrade;
 mod world;
 
 use guest::{Guest, GuestKernel};

@@ -1,17 +1,17 @@
 //! Flows outlive the process that decided them.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
-use std::{env, fs, thread};
 
 use lvs::engine::EngineProtocol;
-use lvs::packet::{PacketKernelState, PacketSettings, detach};
+use lvs::packet::{PacketKernelState, detach};
 use lvs::scheduler::RoundRobin;
 
 use crate::carried::{ask_name, begin, connect, download, settings, start_engine};
 use crate::flows::{active, serve_both, until, virtual_address};
+use crate::process::EngineProcess;
 use crate::world::World;
 
 #[test]
@@ -82,67 +82,6 @@ fn a_service_that_nobody_has_claimed_yet_is_served() {
     until("the engine has looked around", || !engine.devices().is_empty());
     // No server has a flow, which would keep it.
     ask_name(&mut connect(&world, virtual_address()));
-}
-
-/// The variable that makes a process of this program an engine; it has the namespace and the folder.
-const ROLE: &str = "LVS_TEST_ENGINE";
-
-/// Runs an engine until it is killed; for other tests, which start it.
-#[test]
-#[ignore = "started by other tests"]
-fn the_engine_of_a_test() {
-    let Some(role) = env::var_os(ROLE) else { return };
-    let role = role.into_string().expect("text");
-    let (namespace, folder) = role.split_once(' ').expect("two parts");
-    World::enter_namespace(namespace);
-    let mut settings = PacketSettings::default();
-    settings.pin_folder = folder.into();
-    settings.flows = 4096;
-    let engine = lvs::packet::PacketEngine::start(settings).expect("the engine");
-    let (_set, _service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
-    fs::write(ready_file(folder), "").expect("a file");
-    loop {
-        thread::park();
-    }
-}
-
-fn ready_file(folder: &str) -> String {
-    format!("{}.ready", folder.trim_end_matches("/lvs"))
-}
-
-/// A process that is killed when it is dropped.
-struct EngineProcess(Child);
-
-impl EngineProcess {
-    fn start(world: &World) -> Self {
-        let folder = world.pin_folder().display().to_string();
-        let ready = ready_file(&folder);
-        let _ = fs::remove_file(&ready);
-        let role = format!("{} {folder}", world.namespace("director"));
-        let child = Command::new(env::current_exe().expect("this program"))
-            .args(["--exact", "outlive::the_engine_of_a_test", "--ignored"])
-            .env(ROLE, role)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("a process");
-        let process = Self(child);
-        until("the engine is ready", || fs::exists(&ready).is_ok_and(|is_there| is_there));
-        let _ = fs::remove_file(&ready);
-        process
-    }
-
-    /// Kills it with a signal that it cannot handle.
-    fn kill(mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it has ended");
-    }
-}
-
-impl Drop for EngineProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

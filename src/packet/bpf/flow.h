@@ -6,6 +6,8 @@
 #include "rewrite.h"
 #include "rule.h"
 
+// Once in some 1.1 s a direction of a flow looks for the other one.
+enum { PAIRED_SHIFT = 30 };
 enum { UPCALL_WINDOW_SHIFT = 24, UNREAD_EVENTS_WAKE = 256 * 1024 };
 
 // The frame of a packet that the director decides names the device that it came from in place of the source.
@@ -175,6 +177,26 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 		return -1;
 	}
 	return 0;
+}
+
+// Makes the other direction of a flow again if a full table has forgotten it: without it the flow would stay half
+// of itself for as long as packets of this direction come.
+static __attribute__((noinline)) int keep_other_direction(const struct tuple *tuple, u32 ifindex)
+{
+	struct flow *flow = map_lookup(&flows, tuple);
+	if (!flow)
+		return 0;
+	struct tuple other;
+	reverse(flow, tuple->protocol, &other);
+	// To look for it counts as a use of it.
+	if (map_lookup(&flows, &other))
+		return 0;
+	u32 server = flow->server;
+	struct server *chosen = map_lookup(&servers, &server);
+	if (!chosen)
+		return 0;
+	u32 state = flow->state ^ FLOW_TO_CLIENT;
+	return add_direction(&other, tuple, server, state & FLOW_TO_CLIENT ? ifindex : chosen->ifindex, state);
 }
 
 // Decides a flow by the table of its service. Returns 0 if there is a server for it.

@@ -122,7 +122,8 @@ struct upcall_window {
 	u64 count;
 };
 
-// What the program counts, in the order of `src/packet/statistics.rs`.
+// What the program counts, in the order of `src/packet/statistics.rs`. The director counts the last, the flows
+// that it misses.
 enum counter {
 	COUNT_UPCALLS,
 	COUNT_KEYED_DECISIONS,
@@ -138,6 +139,7 @@ enum counter {
 	COUNT_HOP_LIMIT,
 	COUNT_REWRITE_FAILED,
 	COUNT_ICMP_ERRORS,
+	COUNT_FLOWS_FORGOTTEN,
 	COUNTERS,
 };
 

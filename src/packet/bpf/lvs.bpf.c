@@ -109,7 +109,10 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		bits |= FLOW_ANSWERED;
 	if ((flow->state & bits) != bits)
 		change_state(tuple, bits);
-	flow->seen_at = coarse_time_ns();
+	u64 now = coarse_time_ns(), seen_at = flow->seen_at;
+	flow->seen_at = now;
+	if (seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT)
+		keep_other_direction(tuple, skb->ifindex);
 	u32 server = flow->server, ifindex = outgoing_device(flow);
 	struct server_counters *counters = map_lookup(&server_counts, &server);
 	if (counters) {

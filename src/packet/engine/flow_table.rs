@@ -36,11 +36,17 @@ pub(super) struct PacketFlowTable {
     due: BTreeMap<u64, Vec<RawTuple>>,
     /// The flows of each service that have not ended.
     open_flows: HashMap<u32, u64>,
+    /// Where the search for forgotten flows goes on in `due`.
+    search: (u64, usize),
+    /// The flows that the kernel has forgotten since this was read last.
+    forgotten: u64,
 }
 
 const NANOS: u64 = 1_000_000_000;
 /// The most flows that are looked at before other work goes on.
 const MAX_CHECKS: usize = 4096;
+/// The part of the room in the kernel for which there may be records of flows that the kernel has forgotten.
+const MAX_FORGOTTEN_PART: usize = 8;
 
 impl PacketFlowTable {
     pub(super) fn get(&self, tuple: &RawTuple) -> Option<&PacketFlow> {
@@ -193,6 +199,53 @@ impl PacketFlowTable {
         Ok(false)
     }
 
+    /// Ends the record of a flow that the kernel has forgotten, because the table was full.
+    fn forget(&mut self, tuple: &RawTuple, servers: &mut ServerSlots) {
+        let Some(record) = self.records.get(tuple) else { return };
+        self.forgotten += u64::from(!record.is_over);
+        let outcome = if record.is_answered { Outcome::Ok } else { Outcome::Cancelled };
+        self.remove(tuple, servers, outcome);
+    }
+
+    /// Returns the number of flows that the kernel has forgotten since the last call.
+    pub(super) const fn read_forgotten(&mut self) -> u64 {
+        std::mem::replace(&mut self.forgotten, 0)
+    }
+
+    /// Looks for flows that the kernel has forgotten while there are more records than it has room for. Without
+    /// it their leases, and the memory of their records, would stay until they are due. Returns whether more
+    /// are to be looked at.
+    pub(super) fn search_forgotten(
+        &mut self,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+        settings: &PacketSettings,
+    ) -> Result<bool, PacketError> {
+        let room = settings.flows as usize;
+        for _ in 0..MAX_CHECKS {
+            if self.records.len() <= room + room / MAX_FORGOTTEN_PART {
+                return Ok(false);
+            }
+            let (second, position) = self.search;
+            let Some((found, bucket)) = self.due.range(second..).next() else {
+                // Again from the beginning when flows are looked at next.
+                self.search = (0, 0);
+                return Ok(false);
+            };
+            let position = if *found == second { position } else { 0 };
+            let Some(tuple) = bucket.get(position).copied() else {
+                self.search = (found + 1, 0);
+                continue;
+            };
+            self.search = (*found, position + 1);
+            if self.records.contains_key(&tuple) && !has_both_directions(&tuple, maps)? {
+                remove_from_kernel(&tuple, maps)?;
+                self.forget(&tuple, servers);
+            }
+        }
+        Ok(true)
+    }
+
     fn check(
         &mut self,
         tuple: RawTuple,
@@ -201,11 +254,8 @@ impl PacketFlowTable {
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) -> Result<(), PacketError> {
-        let Some(record) = self.records.get(&tuple) else { return Ok(()) };
         let Some(there) = maps.flow(&tuple)? else {
-            // The table was full.
-            let outcome = if record.is_answered { Outcome::Ok } else { Outcome::Cancelled };
-            self.remove(&tuple, servers, outcome);
+            self.forget(&tuple, servers);
             return Ok(());
         };
         let back = maps.flow(&there.rewritten(tuple.protocol).reversed())?;
@@ -239,6 +289,11 @@ impl PacketFlow {
         Self { lease, server, service, begun_at, is_answered: false, is_over: false, due: 0 }
     }
 
+    /// Returns whether an event tells of the decision of this very flow.
+    pub(super) const fn is_of(&self, event: &RawEvent) -> bool {
+        !self.is_over && self.server == event.server && self.begun_at >= event.at
+    }
+
     /// Returns the record of a flow that the kernel has.
     pub(super) const fn found(flow: &RawFlow) -> Self {
         let is_answered = flow.state & flow_state::ANSWERED != 0;
@@ -266,6 +321,12 @@ pub(super) fn timeout(tuple: &RawTuple, flow: &RawFlow, settings: &PacketSetting
         PROTOCOL_TCP => settings.closing_timeout,
         _ => settings.udp_timeout,
     }
+}
+
+/// Returns whether the kernel has a flow, and not one direction of it alone.
+fn has_both_directions(tuple: &RawTuple, maps: &PacketMaps) -> Result<bool, PacketError> {
+    let Some(flow) = maps.flow(tuple)? else { return Ok(false) };
+    Ok(maps.flow(&flow.rewritten(tuple.protocol).reversed())?.is_some())
 }
 
 /// Removes both directions of a flow.

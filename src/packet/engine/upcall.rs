@@ -55,8 +55,11 @@ impl PacketWorker {
         let tuple = upcall.tuple;
         if let Some(present) = self.maps.flow(&tuple)? {
             let has_begun_to_end = flow_state::FINS | flow_state::RESETS;
-            // Decided by a packet before this one.
-            if self.flows.get(&tuple).is_some() && present.state & has_begun_to_end == 0 {
+            // Decided by a packet before this one: here, or by a table while this thread was late.
+            if present.state & has_begun_to_end == 0 {
+                if self.flows.get(&tuple).is_none() {
+                    self.adopt_found(tuple, &present);
+                }
                 return Ok(());
             }
         }

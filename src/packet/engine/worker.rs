@@ -17,7 +17,7 @@ use super::virtual_service::PacketVirtualService;
 use crate::balancer::PickError;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
-    RawControl, RawEvent, RawService, RawServiceKey, SERVICE_UNOWNED, event_kind, flow_state,
+    RawControl, RawService, RawServiceKey, SERVICE_UNOWNED, event_kind, flow_state,
 };
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
@@ -86,6 +86,8 @@ pub(super) struct PacketWorker {
     pub(super) refusals: Refusals,
     /// Services that the program has and nobody owns.
     pub(super) unowned: BTreeMap<RawServiceKey, UnownedService>,
+    /// The events that were lost before all flows were looked at last.
+    pub(super) lost_events: u64,
     /// The error that was logged last.
     said: String,
     published: Arc<Mutex<PublishedState>>,
@@ -132,6 +134,7 @@ impl PacketWorker {
                 flows.insert(tuple, PacketFlow::found(&flow), &mut servers, &settings);
             }
         }
+        let lost_events = PacketStatistics::read(&maps)?.events_lost;
         let mut this = Self {
             maps,
             program,
@@ -146,6 +149,7 @@ impl PacketWorker {
             clock: ProgramClock,
             refusals: Refusals::default(),
             unowned,
+            lost_events,
             said: String::new(),
             published: Arc::default(),
         };
@@ -294,21 +298,14 @@ impl PacketWorker {
         true
     }
 
-    /// Takes a flow that a table has decided.
-    fn adopt(&mut self, event: &RawEvent) {
-        let mut services = self.services.values();
-        let lease = services
-            .find(|service| service.id == event.service)
-            .and_then(|service| service.lease_of(self.servers.get(event.server)?));
-        let record = PacketFlow::new(lease, event.server, event.service, event.at);
-        self.flows.insert(event.tuple, record, &mut self.servers, &self.settings);
-    }
-
     fn check_flows(&mut self) -> bool {
         let now = self.clock.now();
         let (maps, servers) = (&mut self.maps, &mut self.servers);
         let result = self.flows.check_due(now, maps, servers, &self.settings);
-        self.check(result).unwrap_or_default()
+        let has_due = self.check(result).unwrap_or_default();
+        let (maps, servers) = (&mut self.maps, &mut self.servers);
+        let result = self.flows.search_forgotten(maps, servers, &self.settings);
+        self.check(result).unwrap_or_default() || has_due
     }
 
     /// Publishes counters, and looks for what has changed in the network namespace.
@@ -335,8 +332,15 @@ impl PacketWorker {
                 service.retired.bytes_out += raw.bytes_out;
             }
         }
+        let forgotten = self.flows.read_forgotten();
+        if forgotten > 0 {
+            let result = PacketStatistics::count_forgotten(&mut self.maps, forgotten);
+            self.check(result);
+        }
         let statistics = PacketStatistics::read(&self.maps);
         if let Some(statistics) = self.check(statistics) {
+            let result = self.recover_lost_events(&statistics);
+            self.check(result);
             let devices = self.program.devices().map(str::to_owned).collect();
             *lock(&self.published) = PublishedState { statistics, devices };
         }

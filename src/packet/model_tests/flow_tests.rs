@@ -7,7 +7,7 @@ use super::model::{FrameVerdict, ModelDirector, TEST_DEVICE, TapDevice};
 use super::{
     CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
 };
-use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, flow_state};
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawFlow, RawTuple, flow_state};
 
 const ANSWERED: u32 = flow_state::ANSWERED;
 
@@ -22,6 +22,32 @@ fn a_connection_is_decided_by_the_table_and_answered() {
         let back = compared.pass(&tcp(server, client, SYN | ACK));
         assert_eq!(back, with_hop_limit(&tcp(service, client, SYN | ACK), 63));
         assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [ANSWERED; 2]);
+    }
+    compared.compare_state();
+}
+
+#[test]
+fn a_direction_that_a_full_table_has_forgotten_returns() {
+    let Some(mut compared) = with_services() else { return };
+    for family in [0, 1] {
+        establish(&mut compared, family);
+        let (client, service, server) = ends(family);
+        let tuples = [(client, service), (server, client)];
+        let tuples = tuples.map(|(from, to)| RawTuple::new(from, to, PROTOCOL_TCP));
+        let flows = tuples.map(|tuple| compared.maps.flow(&tuple).expect("the flows"));
+        let flows = flows.map(|flow| flow.expect("the flow"));
+        let frames = [tcp(client, service, ACK), tcp(server, client, ACK)];
+        for (stays, goes) in [(0, 1), (1, 0)] {
+            compared.maps.remove_flow(&tuples[goes]).expect("it is removed");
+            // As after a while without packets.
+            let quiet = RawFlow { seen_at: 0, ..flows[stays] };
+            compared.maps.insert_flow(&tuples[stays], &quiet).expect("it is changed");
+            compared.pass(&frames[stays]);
+            let found = compared.maps.flow(&tuples[goes]).expect("the flows").expect("it is back");
+            let wanted = RawFlow { seen_at: found.seen_at, ..flows[goes] };
+            assert_eq!(found, wanted);
+            compared.pass(&frames[goes]);
+        }
     }
     compared.compare_state();
 }

@@ -1,0 +1,64 @@
+//! More flows than the table has room for.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+
+use lvs::engine::EngineProtocol;
+use lvs::packet::PacketKernelState;
+use lvs::scheduler::RoundRobin;
+
+use crate::carried::{ask_name, begin, connect, settings, start_engine};
+use crate::flows::{active, serve_both, until, virtual_address};
+use crate::stopped::send_from_ports;
+use crate::world::World;
+
+/// The room of the table.
+const ROOM: u32 = 2048;
+const BATCH: u16 = 256;
+/// Four times as many flows.
+const BATCHES: u16 = 32;
+
+#[test]
+fn a_full_table_forgets_the_quiet_flows_and_counts_them() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let mut settings = settings(&world);
+    settings.flows = ROOM;
+    let engine = start_engine(&world, settings);
+    let (_tcp, _tcp_service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let (udp, _udp_service) = begin(&engine, EngineProtocol::Udp, 0, RoundRobin::new());
+    let mut quiet = connect(&world, virtual_address());
+    ask_name(&mut quiet);
+    let mut busy = connect(&world, virtual_address());
+    let name = ask_name(&mut busy);
+    for batch in 0..BATCHES {
+        let first = 20_000 + batch * BATCH;
+        send_from_ports(&world, first..first + BATCH);
+        let sent = 2 + u64::from(batch) + u64::from(batch + 1) * u64::from(BATCH);
+        until("each new flow is decided", || {
+            let state = PacketKernelState::read(&world.pin_folder()).expect("maps");
+            state.expect("they are there").statistics.upcalls == sent
+        });
+        // What is used stays.
+        assert_eq!(ask_name(&mut busy), name);
+        // A new connection is served.
+        ask_name(&mut connect(&world, virtual_address()));
+    }
+    // The process keeps no more leases than there are flows, but for an eighth.
+    until("forgotten flows have no lease", || active(&udp) <= ROOM + ROOM / 8);
+    let sent = u64::from(BATCHES) * u64::from(BATCH);
+    until("forgotten flows are counted", || {
+        engine.statistics().flows_forgotten >= sent - u64::from(ROOM + ROOM / 8)
+    });
+    let state =
+        PacketKernelState::read(&world.pin_folder()).expect("maps").expect("they are there");
+    // An entry for each direction is there, or for one of a flow whose other one is forgotten.
+    assert!(state.flows <= u64::from(2 * ROOM), "{state:?}");
+    assert_eq!(state.statistics.table_full, 0);
+    println!("{} flows of {sent} are left; {:?}", state.flows, state.statistics);
+    assert_eq!(ask_name(&mut busy), name);
+    // The machine's own stack answers for what is forgotten.
+    quiet.write_all(b"w").expect("the socket takes it");
+    let error = quiet.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(error, Err(ErrorKind::ConnectionReset));
+    assert!(engine.statistics().refused_without_server == 0);
+}

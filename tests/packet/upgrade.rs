@@ -1,0 +1,122 @@
+//! An engine is replaced under load, ten times, and stopped: requests and downloads go on.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use crate::carried::{ask_name, connect, download_long};
+use crate::flows::{now, serve_both, until, virtual_address};
+use crate::process::EngineProcess;
+use crate::world::World;
+
+/// The keep-alive connections of each thread that asks.
+const CONNECTIONS: usize = 48;
+const ASKING_THREADS: usize = 2;
+
+/// What goes on while engines come and go.
+#[derive(Debug, Default)]
+struct Load {
+    is_over: AtomicBool,
+    /// The rounds of each asking thread: each connection is asked once in a round.
+    rounds: [AtomicU64; ASKING_THREADS],
+    connections: AtomicU64,
+    downloads: AtomicU64,
+}
+
+impl Load {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Asks on connections that stay, all of which have a request on the way at the same time.
+    fn ask(&self, world: &World, rounds: &AtomicU64) {
+        let mut streams: Vec<_> =
+            (0..CONNECTIONS).map(|_| connect(world, virtual_address())).collect();
+        let names: Vec<_> = streams.iter_mut().map(ask_name).collect();
+        while !self.is_over() {
+            for stream in &mut streams {
+                stream.write_all(b"w").expect("the connection is open");
+            }
+            for (stream, name) in streams.iter_mut().zip(&names) {
+                let mut answer = [0];
+                stream.read_exact(&mut answer).expect("an answer");
+                assert_eq!(char::from(answer[0]), *name, "the same server");
+            }
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Connects anew again and again.
+    fn connect(&self, world: &World) {
+        world.within("client", || {
+            while !self.is_over() {
+                let mut stream = TcpStream::connect(virtual_address()).expect("a connection");
+                ask_name(&mut stream);
+                self.connections.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Downloads by a connection that stays. All of the last download is after the last engine began.
+    fn download(&self, world: &World) {
+        let mut stream = connect(world, virtual_address());
+        let mut is_last = false;
+        while !is_last {
+            is_last = self.is_over();
+            download_long(&mut stream);
+            self.downloads.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until each connection that asks, and a new one, were served once more.
+    fn until_served(&self) {
+        let counts = || {
+            let connections = self.connections.load(Ordering::Relaxed);
+            self.rounds.iter().map(|it| it.load(Ordering::Relaxed)).chain([connections])
+        };
+        // The round that goes on may have begun before.
+        let wanted: Vec<_> = counts().map(|count| count + 2).collect();
+        until("each is served", || counts().zip(&wanted).all(|(count, wanted)| count >= *wanted));
+    }
+}
+
+#[test]
+fn ten_upgrades_in_place_lose_nothing() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let mut process = EngineProcess::start(&world);
+    let load = Load::default();
+    let begun_at = now();
+    thread::scope(|scope| {
+        let (load, world) = (&load, &world);
+        let mut threads =
+            vec![scope.spawn(|| load.connect(world)), scope.spawn(|| load.download(world))];
+        threads
+            .extend(load.rounds.each_ref().map(|rounds| scope.spawn(|| load.ask(world, rounds))));
+        for upgrade in 0..10 {
+            load.until_served();
+            if upgrade % 2 == 0 {
+                // The next engine has the program before the last one leaves its services.
+                let mut next = EngineProcess::load(world, 4096);
+                process.hand_over();
+                load.until_served();
+                next.ask("claim");
+                process = next;
+            } else {
+                process.kill();
+                load.until_served();
+                process = EngineProcess::start(world);
+            }
+        }
+        load.until_served();
+        load.is_over.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().expect("nothing is lost");
+        }
+    });
+    let requests: u64 = load.rounds.iter().map(|it| it.load(Ordering::Relaxed)).sum();
+    let (requests, took) = (requests * CONNECTIONS as u64, now() - begun_at);
+    let rate = requests as f64 / took.as_secs_f64();
+    println!("{load:?}: in {took:?} {requests} requests, {rate:.0} a second");
+}
