@@ -6,6 +6,7 @@ use tracing::field::display;
 use tracing::info;
 
 use super::config::LogFormat;
+use crate::engine::EngineFlowRecord;
 use crate::forward::{ConnectionRecord, FlowRecord};
 
 /// Logs the record of a connection: as fields in JSON, where a field that does not apply is left out, and
@@ -54,6 +55,27 @@ pub(super) fn log_flow(record: &FlowRecord, format: LogFormat) {
         total_ms = millis(record.total_time),
         requests = record.requests,
         replies = record.replies,
+        "flow ended"
+    );
+}
+
+/// Logs the record of a flow that an engine has carried, as [`log_connection`] does.
+pub(super) fn log_engine_flow(record: &EngineFlowRecord, format: LogFormat) {
+    if format != LogFormat::Json {
+        return info!(target: "lvs::flow", "{record}");
+    }
+    info!(
+        target: "lvs::flow",
+        service = record.service,
+        end = record.end.name(),
+        protocol = record.protocol.name(),
+        client = display(record.client),
+        local = display(record.local),
+        backend = record.backend.as_ref().map(|backend| backend.as_str()),
+        address = display(record.destination),
+        total_ms = millis(record.total_time),
+        sent = record.bytes_to_server,
+        received = record.bytes_to_client,
         "flow ended"
     );
 }

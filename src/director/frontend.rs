@@ -12,15 +12,15 @@ use tokio::task::JoinHandle;
 
 use super::check_paths::CheckPaths;
 use super::config::{EngineKind, ListenAddress, LogFormat, ServiceConfig, ServiceProtocol};
-use super::connection_log::{log_connection, log_flow};
+use super::connection_log::{log_connection, log_engine_flow, log_flow};
 use super::engines::ChosenEngine;
 use super::error::ServiceError;
 use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::engine::{
-    EngineAddress, EngineClaim, EngineProtocol, EngineRequest, EngineService, ForwardingMethods,
-    NewConnections,
+    EngineAddress, EngineClaim, EngineFlowCallback, EngineFlowRecord, EngineProtocol,
+    EngineRequest, EngineService, ForwardingMethods, NewConnections,
 };
 use crate::forward::{
     BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpHandle, UdpForwarder, UdpHandle,
@@ -184,6 +184,11 @@ impl FrontendSpec<'_> {
         let persistence = config.persistence.as_ref();
         request.persistence =
             persistence.and_then(|persistence| persistence.engine_persistence(address.is_ipv6()));
+        request.persistence_table = self.persistence.map(Arc::clone);
+        if let Some(format) = self.log_connections {
+            let callback = move |record: &EngineFlowRecord| log_engine_flow(record, format);
+            request.on_flow_end = Some(EngineFlowCallback::new(callback));
+        }
         request.one_packet = config.udp.options().one_packet;
         request.cut_on_down = config.tcp.cuts_on_down();
         request.methods = self.methods.clone();

@@ -14,6 +14,17 @@ pub enum EngineProtocol {
     Udp,
 }
 
+impl EngineProtocol {
+    /// Returns the name in a configuration: `tcp` or `udp`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// The packets that a virtual service is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]

@@ -25,6 +25,7 @@ mod check_marks;
 mod counters;
 mod entry;
 mod error;
+mod flow_record;
 mod request;
 #[cfg(all(target_os = "linux", any(feature = "ipvs", feature = "packet")))]
 mod shared_service;
@@ -38,6 +39,7 @@ pub use self::check_marks::{CheckMark, CheckMarks};
 pub use self::counters::{EngineCounters, EngineServerCounters};
 pub use self::entry::{EngineEntry, EngineEntryKind, EngineEntryOrigin};
 pub use self::error::EngineError;
+pub use self::flow_record::{EngineFlowCallback, EngineFlowEnd, EngineFlowRecord};
 pub use self::request::{
     EnginePersistence, EngineRequest, ForwardingMethod, ForwardingMethods, TunnelChecksum,
     TunnelKind,

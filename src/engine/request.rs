@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::address::EngineAddress;
 use super::check_marks::CheckMarks;
+use super::flow_record::EngineFlowCallback;
 use crate::BackendId;
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, Persistence};
 use crate::sync::ArcSwap;
 
 /// A virtual service at one address or for one mark, as a director asks an engine for it.
@@ -26,6 +27,11 @@ pub struct EngineRequest {
     pub scheduler: String,
     /// Persistence; `None` for none.
     pub persistence: Option<EnginePersistence>,
+    /// The table of the clients that return to a server, for engines that decide in this process; `None` if
+    /// such an engine shall keep a table of its own by [`persistence`](Self::persistence).
+    pub persistence_table: Option<Arc<Persistence<SocketAddr>>>,
+    /// What is called with the record of each flow that has ended, by engines that see the ends of flows.
+    pub on_flow_end: Option<EngineFlowCallback>,
     /// Whether each datagram is scheduled by itself.
     pub one_packet: bool,
     /// Whether connections of a backend that is down or disabled end at once.
@@ -56,6 +62,8 @@ impl EngineRequest {
             balancer,
             scheduler: scheduler.into(),
             persistence: None,
+            persistence_table: None,
+            on_flow_end: None,
             one_packet: false,
             cut_on_down: false,
             methods: ForwardingMethods::default(),

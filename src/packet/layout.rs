@@ -117,6 +117,7 @@ raw_structs! {
     struct RawFlow {
         /// Nanoseconds of the monotonic clock.
         seen_at: u64,
+        bytes: u64,
         source: RawAddress,
         destination: RawAddress,
         source_port: RawPort,
@@ -171,6 +172,8 @@ raw_structs! {
 
     struct RawEvent {
         at: u64,
+        bytes_to_server: u64,
+        bytes_to_client: u64,
         tuple: RawTuple,
         kind: u32,
         server: u32,

@@ -18,7 +18,7 @@ const BPF_F_INNER_MAP: u32 = 0x1000;
 
 /// The maps of the program.
 pub(super) struct PacketMaps {
-    flows: HashMap<MapData, [u8; 40], [u8; 64]>,
+    flows: HashMap<MapData, [u8; 40], [u8; 72]>,
     services: HashMap<MapData, [u8; 20], [u8; 24]>,
     servers: Array<MapData, [u8; 28]>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
@@ -112,7 +112,7 @@ impl PacketMaps {
         tuple: &RawTuple,
         flow: &RawFlow,
     ) -> Result<(), PacketError> {
-        let (key, value): ([u8; 40], [u8; 64]) = (transmute!(*tuple), transmute!(*flow));
+        let (key, value): ([u8; 40], [u8; 72]) = (transmute!(*tuple), transmute!(*flow));
         self.flows.insert(key, value, 0).map_err(map_error("flows"))
     }
 
@@ -238,7 +238,7 @@ impl PacketMaps {
 }
 
 // The sizes above.
-const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawFlow>() == 64);
+const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawFlow>() == 72);
 const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 24);
 const _: () = assert!(size_of::<RawServer>() == 28 && size_of::<RawServerCounters>() == 40);
 const _: () = assert!(size_of::<RawControl>() == 16);

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use lvs::BackendSet;
 use lvs::backend::{Health, Limits, OutcomeCounts};
 use lvs::engine::{
-    Engine as _, EngineEntryKind, EnginePersistence, EngineProtocol, NewConnections,
+    Engine as _, EngineEntryKind, EngineFlowCallback, EngineFlowEnd, EnginePersistence,
+    EngineProtocol, NewConnections,
 };
 use lvs::scheduler::{LeastConnections, Maglev, RoundRobin};
 use socket2::{Domain, Socket, Type};
@@ -133,6 +134,38 @@ fn a_keyed_scheduler_decides_in_the_kernel() {
 }
 
 #[test]
+fn the_end_of_a_flow_has_a_record() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, mut request) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    let (sender, records) = std::sync::mpsc::channel();
+    request.on_flow_end = Some(EngineFlowCallback::new(move |record| {
+        let _ = sender.send(record.clone());
+    }));
+    let service = engine.claim(request).expect("a claim").begin().expect("it is served");
+    let mut stream = connect(&world, virtual_address());
+    let client = stream.local_addr().expect("an address");
+    ask_name(&mut stream);
+    drop(stream);
+    let record = records.recv_timeout(PATIENCE).expect("a record");
+    assert_eq!(
+        (record.end, record.client, record.local),
+        (EngineFlowEnd::Closed, client, virtual_address())
+    );
+    assert_eq!(record.destination.port(), 8080);
+    let destination = record.destination.to_string();
+    assert_eq!(record.backend.as_ref().map(|backend| backend.as_str()), Some(&*destination));
+    // The handshake, the question, the answer and the end.
+    assert!(record.bytes_to_server > Some(160) && record.bytes_to_client > Some(100), "{record:?}");
+    let mut cut = connect(&world, virtual_address());
+    ask_name(&mut cut);
+    service.drain(Duration::ZERO, NewConnections::Refused);
+    assert_eq!(records.recv_timeout(PATIENCE).expect("a record").end, EngineFlowEnd::Cut);
+    assert!(records.recv().is_err(), "one record of each flow");
+}
+
+#[test]
 fn a_server_that_refuses_is_a_failed_connection() {
     let Some(world) = World::build() else { return };
     let engine = start_engine(&world, settings(&world));
@@ -244,6 +277,13 @@ fn a_persistent_client_returns() {
     for _ in 0..4 {
         assert_eq!(ask_name(&mut connect(&world, virtual_address())), name);
     }
+    let clients = replaced.entries(EngineEntryKind::PersistentClient, 10).expect("a list");
+    assert_eq!(clients.len(), 1);
+    assert_eq!(
+        (clients[0].client, clients[0].local),
+        (socket_address("10.1.0.2", 0), virtual_address())
+    );
+    assert!(clients[0].backend.is_some() && clients[0].expires_in > Duration::ZERO);
     // As at a reload.
     let claim = engine.claim(request).expect("it can be served");
     let _service = claim.begin().expect("it is served");

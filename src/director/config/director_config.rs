@@ -302,7 +302,7 @@ impl DirectorConfig {
 
     /// Returns what is allowed, and seldom meant: a service without servers, servers that no connection
     /// reaches, settings of a listener without a listener, a server that is its own listener, a listener
-    /// on port 0, servers of direct routing or of tunnels that are not checked at the virtual address, a
+    /// on port 0, a service whose packets pass no netfilter, servers of direct routing or of tunnels that are not checked at the virtual address, a
     /// program of a `notify` key that cannot start now. The director logs each when the configuration is
     /// applied. Reads the beginning of each program's file.
     #[must_use]
@@ -350,6 +350,12 @@ impl DirectorConfig {
                 }
             }
             warnings.extend(service.own_address_warning());
+            if service.engines().contains(&EngineKind::Packet) {
+                warnings.push(format!(
+                    "service {name}: packets that the engine `packet` carries do not pass netfilter: rules of \
+                     nftables and iptables and connection tracking for forwarded packets do not see them"
+                ));
+            }
             let owner = format!("service {name}");
             warnings.extend(missing_programs(&owner, service.notify_commands()));
             for server in &service.servers {

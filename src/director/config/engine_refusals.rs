@@ -160,7 +160,11 @@ fn refuse_for_packet(service: &ServiceConfig, problems: &mut ConfigProblems) {
     for (name, is_set, reason) in [
         ("workers", service.workers.is_some(), "the kernel forwards on all processors"),
         ("freebind", service.freebind.is_some(), "no socket is bound"),
-        ("on_end", service.on_end.is_some(), "it keeps no record of a connection"),
+        (
+            "on_end",
+            service.on_end.is_some(),
+            "its records are those of flows, for `[log] connections`",
+        ),
     ] {
         if is_set {
             refuse(key(name), reason);
@@ -179,14 +183,6 @@ fn refuse_for_packet(service: &ServiceConfig, problems: &mut ConfigProblems) {
             in_table("udp", name),
             "it has no such setting of a service; [packet] has the timeouts of all",
         );
-    }
-    if let Some(persistence) = &service.persistence {
-        if persistence.engine_persistence(false).is_none() {
-            refuse(in_table("persistence", "timeout"), "an engine is asked for whole seconds");
-        }
-        for name in persistence.keys_of_proxy() {
-            refuse(in_table("persistence", name), "an engine is asked for a timeout and a netmask");
-        }
     }
     let is_other_family = |server: SocketAddr| {
         service.virtual_addresses().any(|address| address.is_ipv6() != server.is_ipv6())

@@ -60,6 +60,7 @@ fn what_the_engine_packet_can_do_is_accepted() {
         ("scheduler = \"bounded(ring, factor=1.25)\"", ""),
         ("scheduler = \"sh(sh-port)\"", ""),
         ("persistence = { timeout = \"5m\", netmask = 24, netmask_v6 = 64 }", ""),
+        ("persistence = { timeout = \"1500ms\", capacity = 10, draining = \"end\" }", ""),
         ("ejection = { consecutive_failures = 5 }", ""),
         ("slow_start = { window = \"30s\" }", ""),
         ("quorum = { weight = 1 }", ""),
@@ -88,10 +89,6 @@ fn what_the_engine_packet_cannot_do_is_refused_by_the_name_of_the_key() {
         ("listen = \"[::]:80\"", "address = \"[2001:db8::2]:80\"", "listen"),
         ("workers = 2", "", "workers"),
         ("freebind = true", "", "freebind"),
-        ("persistence = { timeout = \"1500ms\" }", "", "persistence.timeout"),
-        ("persistence = { timeout = \"5m\", capacity = 10 }", "", "persistence.capacity"),
-        ("persistence = { timeout = \"5m\", draining = \"end\" }", "", "persistence.draining"),
-        ("persistence = { timeout = \"5m\", quiesced = \"keep\" }", "", "persistence.quiesced"),
         ("sorry_server = \"[2001:db8::9]:80\"", "", "sorry_server"),
         ("sorry_server = \"10.0.1.9:80\"\nsorry_server_method = \"dr\"", "", "sorry_server_method"),
         ("", "method = \"dr\"", "server.10.0.1.1:8080.method"),
@@ -170,6 +167,22 @@ fn a_callback_for_ended_connections_is_refused() {
     let error = DirectorConfig::builder().service(service).build().expect_err("refused");
     let error = error.to_string();
     assert!(error.contains("service.web.on_end: the engine `packet` cannot do this"), "{error}");
+}
+
+#[test]
+fn a_check_says_what_the_engine_packet_bypasses() {
+    let warnings = |engine: &str| {
+        let text = format!(
+            "[[service]]\nname = \"web\"\nlisten = \"10.0.0.1:80\"\nengine = {engine}\n\
+             server = [{{ address = \"10.0.1.1:8080\" }}]\n"
+        );
+        DirectorConfig::parse(&text).expect("it is valid").warnings()
+    };
+    for engine in ["\"packet\"", "[\"packet\", \"proxy\"]"] {
+        let warnings = warnings(engine);
+        assert!(warnings.len() == 1 && warnings[0].contains("netfilter"), "{warnings:?}");
+    }
+    assert_eq!(warnings("\"proxy\""), [""; 0]);
 }
 
 fn table(keys: &str) -> Result<PacketConfig, String> {

@@ -87,6 +87,9 @@ static __attribute__((noinline)) int change_state(const struct tuple *tuple, u32
 		return 0;
 	event.at = coarse_time_ns();
 	event.tuple = old & FLOW_TO_CLIENT ? back : *tuple;
+	u64 bytes = flow->bytes, bytes_back = other ? other->bytes : 0;
+	event.bytes_to_server = old & FLOW_TO_CLIENT ? bytes_back : bytes;
+	event.bytes_to_client = old & FLOW_TO_CLIENT ? bytes : bytes_back;
 	event.server = flow->server;
 	event.service = flow->service;
 	send_event(&event);

@@ -24,6 +24,8 @@ struct tuple {
 struct flow {
 	// When its last packet passed, in nanoseconds of the monotonic clock.
 	u64 seen_at;
+	// The octets of its packets.
+	u64 bytes;
 	// What the tuple becomes.
 	struct address source, destination;
 	u16 source_port, destination_port;
@@ -155,6 +157,8 @@ enum event_kind {
 // What has happened to a flow.
 struct event {
 	u64 at;
+	// The octets that have passed.
+	u64 bytes_to_server, bytes_to_client;
 	// The direction to the server, as the client's packets have it.
 	struct tuple tuple;
 	u32 kind;

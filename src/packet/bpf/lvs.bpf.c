@@ -100,6 +100,8 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		return VERDICT_DROP;
 	}
 	u32 to_client = flow->state & FLOW_TO_CLIENT;
+	u64 len = skb->len - ETHERNET_LEN;
+	flow->bytes += len;
 	u32 bits = 0;
 	if (packet->tcp_flags & TCP_FIN)
 		bits |= to_client ? FLOW_SERVER_FIN : FLOW_CLIENT_FIN;
@@ -116,7 +118,6 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 	u32 server = flow->server, ifindex = outgoing_device(flow);
 	struct server_counters *counters = map_lookup(&server_counts, &server);
 	if (counters) {
-		u64 len = skb->len - ETHERNET_LEN;
 		if (to_client) {
 			counters->packets_out += 1;
 			counters->bytes_out += len;

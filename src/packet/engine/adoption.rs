@@ -1,6 +1,7 @@
 //! The flows that a table has decided, which this thread takes.
 
-use super::flow_table::PacketFlow;
+use super::flow::PacketFlow;
+use super::flow_table::{bytes_of, other_direction};
 use super::worker::PacketWorker;
 use crate::Lease;
 use crate::packet::error::PacketError;
@@ -51,8 +52,17 @@ impl PacketWorker {
             if self.flows.get(&tuple).is_none() {
                 self.adopt_found(tuple, &flow);
             } else if flow.is_over() {
-                let state = flow.state;
-                self.flows.ended(&RawEvent { tuple, state, ..RawEvent::default() });
+                let back = other_direction(&tuple, &flow, &self.maps)?;
+                let [bytes_to_server, bytes_to_client] = bytes_of(&flow, back);
+                let (at, state) = (flow.seen_at, flow.state);
+                self.flows.ended(&RawEvent {
+                    at,
+                    bytes_to_server,
+                    bytes_to_client,
+                    tuple,
+                    state,
+                    ..RawEvent::default()
+                });
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::task::Wake;
 use std::time::Duration;
 
-use crate::engine::{EngineEntry, EngineRequest, NewConnections, SharedService};
+use crate::engine::{EngineEntry, EngineEntryKind, EngineRequest, NewConnections, SharedService};
 use crate::packet::error::PacketError;
 use crate::packet::layout::RawServiceKey;
 
@@ -27,8 +27,13 @@ pub(super) enum PacketCommand {
     Drain { key: RawServiceKey, owner: Arc<SharedService>, within: Duration, new: NewConnections },
     /// Forgets a service, and leaves it in the kernel.
     HandOver(RawServiceKey, Arc<SharedService>),
-    /// Lists flows of a service.
-    Entries { key: RawServiceKey, limit: usize, reply: SyncSender<Vec<EngineEntry>> },
+    /// Lists entries of a service.
+    Entries {
+        key: RawServiceKey,
+        kind: EngineEntryKind,
+        limit: usize,
+        reply: SyncSender<Vec<EngineEntry>>,
+    },
     /// Ends the thread.
     Stop,
 }

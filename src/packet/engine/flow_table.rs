@@ -1,32 +1,17 @@
 //! The flows, each with its lease, until they end.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::flow::{EndedFlow, FlowEnding, PacketFlow, timeout};
 use super::server_slots::ServerSlots;
 use super::virtual_service::PacketVirtualService;
-use crate::Lease;
 use crate::backend::Outcome;
+use crate::engine::EngineFlowEnd;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawFlow, RawTuple, flow_state};
 use crate::packet::maps::PacketMaps;
 use crate::packet::settings::PacketSettings;
-
-/// What is known of a flow, by the tuple of the client's packets.
-#[derive(Debug)]
-pub(super) struct PacketFlow {
-    /// `None` when the flow has ended, for the sorry server, and for a server that the set does not have.
-    pub(super) lease: Option<Lease<SocketAddr>>,
-    pub(super) server: u32,
-    pub(super) service: u32,
-    /// Nanoseconds of the monotonic clock.
-    pub(super) begun_at: u64,
-    is_answered: bool,
-    is_over: bool,
-    /// The second in which it is looked at next.
-    due: u64,
-}
 
 /// The flows, and when each is looked at next.
 #[derive(Debug, Default)]
@@ -36,6 +21,10 @@ pub(super) struct PacketFlowTable {
     due: BTreeMap<u64, Vec<RawTuple>>,
     /// The flows of each service that have not ended.
     open_flows: HashMap<u32, u64>,
+    /// The services that have records of their flows written.
+    recorded: HashSet<u32>,
+    /// The flows of these services that have ended since they were read last.
+    ended: Vec<EndedFlow>,
     /// Where the search for forgotten flows goes on in `due`.
     search: (u64, usize),
     /// The flows that the kernel has forgotten since this was read last.
@@ -62,6 +51,38 @@ impl PacketFlowTable {
         self.open_flows.get(&service).copied().unwrap_or_default()
     }
 
+    /// Says whether the ends of a service's flows are kept until they are [read](Self::read_ended).
+    pub(super) fn record_ends(&mut self, service: u32, is_recorded: bool) {
+        if is_recorded {
+            self.recorded.insert(service);
+        } else {
+            self.recorded.remove(&service);
+        }
+    }
+
+    /// Returns the flows that have ended since the last call.
+    pub(super) fn read_ended(&mut self) -> Vec<EndedFlow> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Counts a flow as ended, once.
+    fn end(&mut self, tuple: &RawTuple, ending: FlowEnding) {
+        let Some(record) = self.records.get_mut(tuple) else { return };
+        if std::mem::replace(&mut record.is_over, true) {
+            return;
+        }
+        close_one(&mut self.open_flows, record.service);
+        if self.recorded.contains(&record.service) {
+            self.ended.push(EndedFlow {
+                tuple: *tuple,
+                server: record.server,
+                service: record.service,
+                total_time: Duration::from_nanos(ending.at.saturating_sub(record.begun_at)),
+                ending,
+            });
+        }
+    }
+
     /// Adds a flow, in place of one that has the same tuple.
     pub(super) fn insert(
         &mut self,
@@ -70,7 +91,8 @@ impl PacketFlowTable {
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) {
-        self.remove(&tuple, servers, Outcome::Ok);
+        let (end, outcome, at) = (EngineFlowEnd::Replaced, Outcome::Ok, record.begun_at);
+        self.remove(&tuple, servers, FlowEnding { end, outcome, at, bytes: None });
         servers.count_flow(record.server);
         if !record.is_over {
             *self.open_flows.entry(record.service).or_default() += 1;
@@ -92,15 +114,13 @@ impl PacketFlowTable {
         }
     }
 
-    /// Forgets a flow. An outcome that is not known better is the one given.
-    fn remove(&mut self, tuple: &RawTuple, servers: &mut ServerSlots, outcome: Outcome) {
+    /// Forgets a flow, which ends so if it has not ended before.
+    fn remove(&mut self, tuple: &RawTuple, servers: &mut ServerSlots, ending: FlowEnding) {
+        self.end(tuple, ending);
         let Some(record) = self.records.remove(tuple) else { return };
         servers.uncount_flow(record.server);
-        if !record.is_over {
-            close_one(&mut self.open_flows, record.service);
-        }
         if let Some(lease) = record.lease {
-            lease.complete(outcome);
+            lease.complete(ending.outcome);
         }
     }
 
@@ -118,19 +138,12 @@ impl PacketFlowTable {
     /// Ends the lease of a flow that has ended. The record stays as long as late packets may come.
     pub(super) fn ended(&mut self, event: &RawEvent) {
         let Some(record) = self.records.get_mut(&event.tuple) else { return };
-        if !std::mem::replace(&mut record.is_over, true) {
-            close_one(&mut self.open_flows, record.service);
-        }
         record.is_answered |= event.state & flow_state::ANSWERED != 0;
-        let outcome = match (record.is_answered, event.state) {
-            (false, state) if state & flow_state::SERVER_RESET != 0 => Outcome::ConnectError,
-            (false, _) => Outcome::Cancelled,
-            (true, state) if state & flow_state::SERVER_RESET != 0 => Outcome::AppError,
-            (true, _) => Outcome::Ok,
-        };
+        let ending = FlowEnding::of_event(event, record.is_answered);
         if let Some(lease) = record.lease.take() {
-            lease.complete(outcome);
+            lease.complete(ending.outcome);
         }
+        self.end(&event.tuple, ending);
     }
 
     /// Gives the flows of a service leases of its set, but for those that have one.
@@ -155,14 +168,20 @@ impl PacketFlowTable {
     pub(super) fn cut(
         &mut self,
         is_cut: impl Fn(&PacketFlow) -> bool,
+        now: u64,
         maps: &mut PacketMaps,
         servers: &mut ServerSlots,
     ) -> Result<u64, PacketError> {
         let chosen = self.records.iter().filter(|(_, record)| is_cut(record));
         let chosen = chosen.map(|(tuple, _)| *tuple).collect::<Vec<_>>();
         for tuple in &chosen {
+            let bytes = match maps.flow(tuple)? {
+                Some(there) => Some(bytes_of(&there, other_direction(tuple, &there, maps)?)),
+                None => None,
+            };
             remove_from_kernel(tuple, maps)?;
-            self.remove(tuple, servers, Outcome::Cancelled);
+            let (end, outcome) = (EngineFlowEnd::Cut, Outcome::Cancelled);
+            self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes });
         }
         Ok(chosen.len() as u64)
     }
@@ -200,11 +219,12 @@ impl PacketFlowTable {
     }
 
     /// Ends the record of a flow that the kernel has forgotten, because the table was full.
-    fn forget(&mut self, tuple: &RawTuple, servers: &mut ServerSlots) {
+    fn forget(&mut self, tuple: &RawTuple, now: u64, servers: &mut ServerSlots) {
         let Some(record) = self.records.get(tuple) else { return };
         self.forgotten += u64::from(!record.is_over);
         let outcome = if record.is_answered { Outcome::Ok } else { Outcome::Cancelled };
-        self.remove(tuple, servers, outcome);
+        let end = EngineFlowEnd::Forgotten;
+        self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes: None });
     }
 
     /// Returns the number of flows that the kernel has forgotten since the last call.
@@ -217,6 +237,7 @@ impl PacketFlowTable {
     /// are to be looked at.
     pub(super) fn search_forgotten(
         &mut self,
+        now: u64,
         maps: &mut PacketMaps,
         servers: &mut ServerSlots,
         settings: &PacketSettings,
@@ -240,7 +261,7 @@ impl PacketFlowTable {
             self.search = (*found, position + 1);
             if self.records.contains_key(&tuple) && !has_both_directions(&tuple, maps)? {
                 remove_from_kernel(&tuple, maps)?;
-                self.forget(&tuple, servers);
+                self.forget(&tuple, now, servers);
             }
         }
         Ok(true)
@@ -255,10 +276,10 @@ impl PacketFlowTable {
         settings: &PacketSettings,
     ) -> Result<(), PacketError> {
         let Some(there) = maps.flow(&tuple)? else {
-            self.forget(&tuple, servers);
+            self.forget(&tuple, now, servers);
             return Ok(());
         };
-        let back = maps.flow(&there.rewritten(tuple.protocol).reversed())?;
+        let back = other_direction(&tuple, &there, maps)?;
         let seen_at = back.map_or(there.seen_at, |back| back.seen_at.max(there.seen_at));
         let timeout = timeout(&tuple, &there, settings);
         let quiet = Duration::from_nanos(now.saturating_sub(seen_at));
@@ -267,39 +288,9 @@ impl PacketFlowTable {
             return Ok(());
         }
         remove_from_kernel(&tuple, maps)?;
-        let is_answered = there.state & flow_state::ANSWERED != 0;
-        let outcome = match (is_answered, tuple.protocol) {
-            (true, _) => Outcome::Ok,
-            (false, PROTOCOL_TCP) => Outcome::Timeout,
-            // Many protocols of UDP have no answers.
-            (false, _) => Outcome::Cancelled,
-        };
-        self.remove(&tuple, servers, outcome);
+        let bytes = bytes_of(&there, back);
+        self.remove(&tuple, servers, FlowEnding::by_timeout(&there, tuple.protocol, now, bytes));
         Ok(())
-    }
-}
-
-impl PacketFlow {
-    pub(super) const fn new(
-        lease: Option<Lease<SocketAddr>>,
-        server: u32,
-        service: u32,
-        begun_at: u64,
-    ) -> Self {
-        Self { lease, server, service, begun_at, is_answered: false, is_over: false, due: 0 }
-    }
-
-    /// Returns whether an event tells of the decision of this very flow.
-    pub(super) const fn is_of(&self, event: &RawEvent) -> bool {
-        !self.is_over && self.server == event.server && self.begun_at >= event.at
-    }
-
-    /// Returns the record of a flow that the kernel has.
-    pub(super) const fn found(flow: &RawFlow) -> Self {
-        let is_answered = flow.state & flow_state::ANSWERED != 0;
-        let (server, service, begun_at) = (flow.server, flow.service, flow.seen_at);
-        let is_over = flow.is_over();
-        Self { lease: None, server, service, begun_at, is_answered, is_over, due: 0 }
     }
 }
 
@@ -313,31 +304,34 @@ fn close_one(open_flows: &mut HashMap<u32, u64>, service: u32) {
     }
 }
 
-/// Returns the time without a packet after which a flow is forgotten.
-pub(super) fn timeout(tuple: &RawTuple, flow: &RawFlow, settings: &PacketSettings) -> Duration {
-    let is_established = flow.state & flow_state::ANSWERED != 0 && !flow.is_over();
-    match tuple.protocol {
-        PROTOCOL_TCP if is_established => settings.tcp_timeout,
-        PROTOCOL_TCP => settings.closing_timeout,
-        _ => settings.udp_timeout,
-    }
+/// Returns the direction to the client of a flow, of which the kernel has the other one.
+pub(super) fn other_direction(
+    tuple: &RawTuple,
+    there: &RawFlow,
+    maps: &PacketMaps,
+) -> Result<Option<RawFlow>, PacketError> {
+    let back = maps.flow(&there.rewritten(tuple.protocol).reversed())?;
+    // It may be that of a newer flow by now.
+    Ok(back.filter(|back| back.rewritten(tuple.protocol).reversed() == *tuple))
+}
+
+/// Returns the octets to the server and to the client.
+pub(super) fn bytes_of(there: &RawFlow, back: Option<RawFlow>) -> [u64; 2] {
+    [there.bytes, back.map_or(0, |back| back.bytes)]
 }
 
 /// Returns whether the kernel has a flow, and not one direction of it alone.
 fn has_both_directions(tuple: &RawTuple, maps: &PacketMaps) -> Result<bool, PacketError> {
-    let Some(flow) = maps.flow(tuple)? else { return Ok(false) };
-    Ok(maps.flow(&flow.rewritten(tuple.protocol).reversed())?.is_some())
+    let Some(there) = maps.flow(tuple)? else { return Ok(false) };
+    Ok(other_direction(tuple, &there, maps)?.is_some())
 }
 
 /// Removes both directions of a flow.
 fn remove_from_kernel(tuple: &RawTuple, maps: &mut PacketMaps) -> Result<(), PacketError> {
-    if let Some(flow) = maps.flow(tuple)? {
-        let back = flow.rewritten(tuple.protocol).reversed();
-        // The way back may be that of a newer flow by now.
-        if maps.flow(&back)?.is_some_and(|back| back.rewritten(tuple.protocol).reversed() == *tuple)
-        {
-            maps.remove_flow(&back)?;
-        }
+    if let Some(there) = maps.flow(tuple)?
+        && other_direction(tuple, &there, maps)?.is_some()
+    {
+        maps.remove_flow(&there.rewritten(tuple.protocol).reversed())?;
     }
     maps.remove_flow(tuple)
 }

@@ -74,12 +74,11 @@ impl EngineService for PacketService {
         kind: EngineEntryKind,
         limit: usize,
     ) -> Result<Vec<EngineEntry>, EngineError> {
-        // Persistence is in this process, not in the kernel.
-        if self.shared.is_finished() || limit == 0 || kind != EngineEntryKind::Connection {
+        if self.shared.is_finished() || limit == 0 {
             return Ok(Vec::new());
         }
         let (reply, answer) = sync_channel(1);
-        self.commands.send(PacketCommand::Entries { key: self.key, limit, reply });
+        self.commands.send(PacketCommand::Entries { key: self.key, kind, limit, reply });
         answer.recv().map_err(|_| EngineError::Entries {
             engine: ENGINE,
             address: self.address,

@@ -6,13 +6,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::command::PacketCommand;
-use super::flow_table::{PacketFlow, timeout};
+use super::flow::PacketFlow;
 use super::virtual_service::{PacketVirtualService, explain_new_connections};
 use super::worker::{PacketWorker, UnownedService, now};
-use crate::backend::BackendId;
-use crate::engine::{EngineDrainReport, EngineEntry, EngineRequest, NewConnections, SharedService};
+use crate::engine::{EngineDrainReport, EngineRequest, NewConnections, SharedService};
 use crate::packet::error::PacketError;
-use crate::packet::layout::{MAX_SERVICES, RawServiceKey, RawTuple, flow_state};
+use crate::packet::layout::{MAX_SERVICES, RawServiceKey};
 
 impl PacketWorker {
     pub(super) fn run_command(&mut self, command: PacketCommand, waker: &Waker) {
@@ -37,9 +36,9 @@ impl PacketWorker {
                 }
                 owner.finish(EngineDrainReport::default());
             }
-            PacketCommand::Entries { key, limit, reply } => {
+            PacketCommand::Entries { key, kind, limit, reply } => {
                 // Who asked may have given up.
-                let _ = reply.send(self.entries(&key, limit));
+                let _ = reply.send(self.entries(&key, kind, limit));
             }
             PacketCommand::Stop => {}
         }
@@ -74,6 +73,7 @@ impl PacketWorker {
         service.has_changed(waker);
         service.reconcile(&mut self.maps, &mut self.servers)?;
         self.unowned.remove(&key);
+        self.flows.record_ends(service.id, service.request.on_flow_end.is_some());
         self.flows.renew_leases(&service, &self.servers, &self.maps);
         self.services.insert(key, service);
         // Before the service's first flow.
@@ -135,12 +135,14 @@ impl PacketWorker {
         };
         let over = self.services.values().filter(|service| is_over(service));
         for key in over.map(|service| service.key).collect::<Vec<_>>() {
-            let Some(mut service) = self.services.remove(&key) else { continue };
-            let id = service.id;
+            let Some(id) = self.services.get(&key).map(|service| service.id) else { continue };
             let is_cut = |record: &PacketFlow| record.service == id;
             let open = self.flows.count_open(id);
-            let result = self.flows.cut(is_cut, &mut self.maps, &mut self.servers);
+            let at = self.clock.now();
+            let result = self.flows.cut(is_cut, at, &mut self.maps, &mut self.servers);
             self.check(result);
+            self.report_ends();
+            let Some(mut service) = self.services.remove(&key) else { continue };
             let result = service.release_servers(&mut self.maps, &mut self.servers);
             self.check(result);
             let mut report = EngineDrainReport::default();
@@ -148,34 +150,5 @@ impl PacketWorker {
             (report.finished, report.cut) = (begun.saturating_sub(open), open);
             service.owner.finish(report);
         }
-    }
-
-    fn entries(&self, key: &RawServiceKey, limit: usize) -> Vec<EngineEntry> {
-        let Some(service) = self.services.get(key) else { return Vec::new() };
-        let flows = self.flows.iter().filter(|(_, record)| record.service == service.id);
-        let entry = |(tuple, record): (&RawTuple, &PacketFlow)| {
-            let flow = self.maps.flow(tuple).ok()??;
-            let server = self.servers.get(record.server);
-            let backend: Option<BackendId> = server.and_then(|slot| slot.backend.clone());
-            let destination = flow.rewritten(tuple.protocol).destination();
-            let mut entry = EngineEntry::new(tuple.source(), tuple.destination(), destination);
-            entry.backend = backend;
-            state_name(flow.state).clone_into(&mut entry.state);
-            let quiet = Duration::from_nanos(self.clock.now().saturating_sub(flow.seen_at));
-            entry.expires_in = timeout(tuple, &flow, &self.settings).saturating_sub(quiet);
-            Some(entry)
-        };
-        flows.filter_map(entry).take(limit).collect()
-    }
-}
-
-/// Returns the name of a flow's state.
-fn state_name(state: u32) -> &'static str {
-    match state {
-        state if state & flow_state::RESETS != 0 => "RESET",
-        state if state & flow_state::FINS == flow_state::FINS => "CLOSED",
-        state if state & flow_state::FINS != 0 => "CLOSING",
-        state if state & flow_state::ANSWERED != 0 => "ESTABLISHED",
-        _ => "BEGUN",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::flow_table::PacketFlow;
+use super::flow::PacketFlow;
 use super::tap::HEADER_LEN;
 use super::virtual_service::ChosenServer;
 use super::worker::PacketWorker;

@@ -27,7 +27,7 @@ pub(super) struct PacketVirtualService {
     pub(super) request: Box<EngineRequest>,
     pub(super) owner: Arc<SharedService>,
     subscription: SetSubscription<SocketAddr>,
-    persistence: Option<Persistence<SocketAddr>>,
+    pub(super) persistence: Option<Arc<Persistence<SocketAddr>>>,
     /// The numbers of the servers.
     servers: BTreeMap<BackendId, u32>,
     /// Those of another family, each of which was logged.
@@ -77,16 +77,20 @@ impl PacketVirtualService {
         request: Box<EngineRequest>,
         owner: Arc<SharedService>,
     ) -> Result<Self, SettingError> {
-        let persistence = request.persistence.map(|wanted| {
-            let builder = Persistence::builder(wanted.timeout);
-            let builder = builder.ipv4_prefix(wanted.prefix.min(32)).ipv6_prefix(wanted.prefix);
-            builder.build(request.balancer.clone())
-        });
+        let persistence = match (&request.persistence_table, request.persistence) {
+            (Some(table), _) => Some(Arc::clone(table)),
+            (None, Some(wanted)) => {
+                let builder = Persistence::builder(wanted.timeout);
+                let builder = builder.ipv4_prefix(wanted.prefix.min(32)).ipv6_prefix(wanted.prefix);
+                Some(Arc::new(builder.build(request.balancer.clone())?))
+            }
+            (None, None) => None,
+        };
         Ok(Self {
             key,
             id,
             subscription: request.balancer.backend_set().subscribe(),
-            persistence: persistence.transpose()?,
+            persistence,
             request,
             owner,
             servers: BTreeMap::new(),
@@ -103,7 +107,10 @@ impl PacketVirtualService {
     /// Takes what is counted of the service that this one replaces, and the clients that return to a server.
     pub(super) fn inherit(&mut self, replaced: &Self, now: Instant) {
         self.retired = replaced.retired;
-        if let (Some(persistence), Some(old)) = (&self.persistence, &replaced.persistence) {
+        // A table of the owner is the owner's to keep.
+        if self.request.persistence_table.is_none()
+            && let (Some(persistence), Some(old)) = (&self.persistence, &replaced.persistence)
+        {
             persistence.restore(old.export(now, None), now);
         }
     }

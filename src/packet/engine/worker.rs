@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::command::{CommandSender, PacketCommand};
-use super::flow_table::{PacketFlow, PacketFlowTable};
+use super::flow::PacketFlow;
+use super::flow_table::PacketFlowTable;
 use super::server_slots::ServerSlots;
 use super::tap::{MAX_FRAME_LEN, Tap};
 use super::virtual_service::PacketVirtualService;
@@ -197,6 +198,7 @@ impl PacketWorker {
             if has_due || now >= next_alive {
                 has_due = self.check_flows();
             }
+            self.report_ends();
             if now >= next_alive {
                 self.tell_alive();
                 next_alive = now + alive_interval;
@@ -257,7 +259,8 @@ impl PacketWorker {
         }
         if !cut.is_empty() {
             let is_cut = |record: &PacketFlow| cut.contains(&record.server);
-            let result = self.flows.cut(is_cut, &mut self.maps, &mut self.servers);
+            let result =
+                self.flows.cut(is_cut, self.clock.now(), &mut self.maps, &mut self.servers);
             failures.extend(result.err());
         }
         if has_changed {
@@ -304,7 +307,7 @@ impl PacketWorker {
         let result = self.flows.check_due(now, maps, servers, &self.settings);
         let has_due = self.check(result).unwrap_or_default();
         let (maps, servers) = (&mut self.maps, &mut self.servers);
-        let result = self.flows.search_forgotten(maps, servers, &self.settings);
+        let result = self.flows.search_forgotten(now, maps, servers, &self.settings);
         self.check(result).unwrap_or_default() || has_due
     }
 

@@ -205,6 +205,7 @@ impl ComparedProgram {
                 service: event.service,
                 state: event.state,
                 ifindex: event.ifindex,
+                bytes: [event.bytes_to_server, event.bytes_to_client],
             })
             .collect();
         let decided = events.iter().find(|event| event.kind == event_kind::DECIDED);
@@ -256,6 +257,7 @@ impl ComparedProgram {
                 server: flow.server,
                 service: flow.service,
                 state: flow.state,
+                bytes: flow.bytes,
             };
             assert_eq!(Some(&found), self.model.flows.get(&key), "flow {key:?}");
             assert_ne!(flow.seen_at, 0, "{key:?}");

@@ -51,6 +51,8 @@ pub(super) struct ModelFlow {
     pub(super) service: u32,
     /// The bits of [`flow_state`].
     pub(super) state: u32,
+    /// Octets of its packets.
+    pub(super) bytes: u64,
 }
 
 /// The tap device at which the director gets what it decides.
@@ -83,6 +85,8 @@ pub(super) struct ModelEvent {
     pub(super) service: u32,
     pub(super) state: u32,
     pub(super) ifindex: u32,
+    /// Octets to the server and to the client.
+    pub(super) bytes: [u64; 2],
 }
 
 /// A frame after the program.
@@ -201,6 +205,8 @@ impl ProgramModel {
             self.statistics.hop_limit += 1;
             return FrameVerdict::Drop;
         }
+        let len = output.frame.len() as u64 - 14;
+        self.flows.get_mut(&key).expect("it is there").bytes += len;
         self.follow_state(key, tcp_flags);
         let flow = &self.flows[&key];
         let counters = self.counters.entry(flow.server).or_default();
@@ -210,7 +216,7 @@ impl ProgramModel {
             (&mut counters.packets_in, &mut counters.bytes_in)
         };
         *packets += 1;
-        *bytes += output.frame.len() as u64 - 14;
+        *bytes += len;
         let ends = (flow.source, flow.destination, key.2);
         output.checksums = rewrite_segment(&mut output.frame, transport, &ends);
         FrameVerdict::Redirect
@@ -305,15 +311,17 @@ impl ProgramModel {
 
     fn add_flow(&mut self, key: PacketKey, server: u32, service: u32) {
         let (source, destination) = (key.0, self.servers[&server].address);
-        let there = ModelFlow { source, destination, server, service, state: 0 };
+        let there = ModelFlow { source, destination, server, service, state: 0, bytes: 0 };
         let back_key = there.back(key.2);
         let state = flow_state::TO_CLIENT;
-        let back = ModelFlow { source: key.1, destination: key.0, server, service, state };
+        let back =
+            ModelFlow { source: key.1, destination: key.0, server, service, state, bytes: 0 };
         self.flows.insert(back_key, back);
         self.flows.insert(key, there);
         self.counters.entry(server).or_default().connections += 1;
         let (kind, ifindex) = (event_kind::DECIDED, TEST_DEVICE);
-        self.events.push(ModelEvent { kind, key, server, service, state: 0, ifindex });
+        let bytes = [0; 2];
+        self.events.push(ModelEvent { kind, key, server, service, state: 0, ifindex, bytes });
     }
 
     /// Learns from a packet of a flow what has become of the flow.
@@ -346,9 +354,16 @@ impl ProgramModel {
         };
         // Of a flow whose key the client uses for another one nobody wants to know.
         if other != OtherDirection::Replaced {
-            let key = if is_to_client { flow.back(key.2) } else { key };
-            let ModelFlow { server, service, state, .. } = now;
-            self.events.push(ModelEvent { kind, key, server, service, state, ifindex: 0 });
+            let bytes_back = match other {
+                OtherDirection::Present(other) => self.flows[&other].bytes,
+                _ => 0,
+            };
+            let ModelFlow { server, service, state, bytes, .. } = now;
+            let (key, bytes) = match is_to_client {
+                true => (flow.back(key.2), [bytes_back, bytes]),
+                false => (key, [bytes, bytes_back]),
+            };
+            self.events.push(ModelEvent { kind, key, server, service, state, ifindex: 0, bytes });
         }
     }
 }
