@@ -38,7 +38,8 @@ const METRICS: [MetricDescription; 14] = [
     ),
     MetricDescription::counter(
         "lvs_packet_fragments_total",
-        "IP fragments for a virtual address of the packet engine, which it leaves to this machine.",
+        "IP fragments for a virtual address of the packet engine that came before the first fragment of their \
+         packet, or have no ports, which it leaves to this machine.",
     ),
     MetricDescription::counter(
         "lvs_packet_with_options_total",

@@ -63,6 +63,16 @@
 //! lie in [`PacketSettings::pin_folder`]. A service that nobody claims within ten seconds of a start gets no new
 //! flows. Maps of another version of the layout are not taken over.
 //!
+//! # Fragments
+//! The first fragment of a packet has the ports, and is carried as a whole packet is; the program remembers the
+//! ports by addresses, protocol and identification, and carries later fragments by them. Nothing is put together
+//! on the way, so that a fragment waits for no other. A later one that comes before the first is left to the
+//! stack of this machine and [counted](PacketStatistics::fragments), and so are fragments of ICMP: that packet is
+//! lost. The ports of 8192 packets are remembered, the newest.
+//!
+//! Fragments keep their identification. Two servers that answer one client at the same time may choose the same,
+//! as two clients behind one address may: the receiver drops what it has put together of both, by its checksum.
+//!
 //! # When the table is full
 //! New flows are served, and those that were quiet for longest are forgotten, as
 //! [`PacketStatistics::flows_forgotten`] counts. The next packet of a UDP flow that was forgotten begins a new
@@ -73,8 +83,8 @@
 //! for and an eighth.
 //!
 //! # What is not carried
-//! - Fragments and packets with options of IPv4 or a routing header of IPv6 are left to the stack, and
-//!   counted. Extension headers with options are passed over.
+//! - Packets with options of IPv4 or a routing header of IPv6 are left to the stack, and counted. Extension
+//!   headers with options are passed over.
 //! - Frames with a VLAN tag that the device has not taken off, and devices without Ethernet.
 //! - Servers that are this machine itself, and clients on this machine.
 //! - Two virtual addresses may share a server. If a client uses one port for both, its second flow goes to

@@ -52,7 +52,7 @@ statistics! {
     table_full,
     /// Events that were lost because the thread did not read them in time.
     events_lost,
-    /// Fragments for a virtual address, which are left to the stack of this machine.
+    /// Fragments for a virtual address whose ports are not known, which are left to the stack of this machine.
     fragments,
     /// Packets for a virtual address with options of IP, which are left to the stack of this machine.
     with_options,

@@ -15,6 +15,7 @@ mod guest;
 mod inside;
 mod outlive;
 mod process;
+mod recorded;
 mod stopped;
 mod surroundings;
 mod upgrade;

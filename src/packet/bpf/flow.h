@@ -106,6 +106,26 @@ INLINE struct service *find_service(const struct tuple *tuple)
 	return map_lookup(&services, &key);
 }
 
+// Remembers the ports of a packet that comes in fragments by its first one, or finds them for a later one. Returns
+// 0 if the ports are known.
+static __attribute__((noinline)) int pair_fragment(struct packet *packet)
+{
+	struct tuple key = packet->tuple;
+	__builtin_memcpy(&key.source_port, &packet->fragment_id, 4);
+	if (packet->fragment == LATER_FRAGMENT) {
+		u32 *found = map_lookup(&fragments, &key);
+		if (!found)
+			return -1;
+		__builtin_memcpy(&packet->tuple.source_port, found, 4);
+		return 0;
+	}
+	u32 both = ports(packet->tuple.source_port, packet->tuple.destination_port);
+	// Others than those of this engine would fill the map.
+	if (map_lookup(&flows, &packet->tuple) || find_service(&packet->tuple))
+		map_update(&fragments, &key, &both, UPDATE_ANY);
+	return 0;
+}
+
 // Returns whether a packet that nobody has decided may go to the director.
 INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now)
 {

@@ -184,6 +184,16 @@ struct {
 	PINNED;
 } flows SECTION(".maps");
 
+// The ports of packets that come in fragments. The key is the tuple of a packet, with what its fragments have in
+// common in place of the ports. Of more at a time than this the oldest are forgotten.
+struct {
+	MAP_NUMBER(type, MAP_LRU_HASH);
+	MAP_NUMBER(max_entries, 8192);
+	MAP_TYPE(key, struct tuple);
+	MAP_TYPE(value, u32);
+	PINNED;
+} fragments SECTION(".maps");
+
 struct {
 	MAP_NUMBER(type, MAP_HASH);
 	MAP_NUMBER(max_entries, MAX_SERVICES);

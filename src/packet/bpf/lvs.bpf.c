@@ -142,6 +142,8 @@ int lvs(struct __sk_buff *skb)
 	struct packet packet = {};
 	switch (parse(skb, &packet)) {
 	case PACKET_FLOW:
+		if (packet.fragment && pair_fragment(&packet))
+			return count_not_carried(&packet.tuple, COUNT_FRAGMENTS);
 		return carry(skb, &packet);
 	case PACKET_ICMP:
 		return carry_error(skb, &packet);

@@ -11,6 +11,8 @@ enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_ICMPV6 =
 // Extension headers of IPv6.
 enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, DESTINATION_OPTIONS = 60 };
 enum { MAX_EXTENSION_HEADERS = 4 };
+// Bits of the word with a fragment's offset.
+enum { IPV4_RESERVED = 0x8000, IPV4_MORE = 0x2000, IPV4_OFFSET = 0x1fff, IPV6_MORE = 1, IPV6_OFFSET = 0xfff8 };
 
 enum { PACKET_HOST = 0 };
 
@@ -36,15 +38,29 @@ struct ipv6 {
 	struct address source, destination;
 };
 
+struct ipv6_fragment {
+	u8 next_header, reserved;
+	u16 offset;
+	u32 id;
+};
+
 enum packet_kind {
 	// Nothing for this program.
 	PACKET_OTHER,
 	// TCP or UDP.
 	PACKET_FLOW,
 	PACKET_ICMP,
+	// A fragment whose packet has no ports.
 	PACKET_FRAGMENT,
 	PACKET_OPTIONS,
 	PACKET_MALFORMED,
+};
+
+enum fragment_kind {
+	WHOLE_PACKET,
+	// The one with the header of TCP or UDP.
+	FIRST_FRAGMENT,
+	LATER_FRAGMENT,
 };
 
 struct packet {
@@ -58,6 +74,10 @@ struct packet {
 	u8 tcp_flags;
 	u8 hop_limit;
 	u8 protocol_of_ipv4;
+	// What the fragments of a packet have in common.
+	u32 fragment_id;
+	// One of `enum fragment_kind`.
+	u32 fragment;
 };
 
 INLINE void set_ipv4(struct address *address, u32 ipv4)
@@ -110,6 +130,16 @@ INLINE enum packet_kind parse_transport(struct __sk_buff *skb, struct packet *pa
 	return PACKET_FLOW;
 }
 
+// Reads a fragment, of which the first alone has ports.
+INLINE enum packet_kind parse_fragment(struct __sk_buff *skb, struct packet *packet, u32 payload_len, u32 offset)
+{
+	u8 protocol = packet->tuple.protocol;
+	if (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP)
+		return PACKET_FRAGMENT;
+	packet->fragment = offset ? LATER_FRAGMENT : FIRST_FRAGMENT;
+	return offset ? PACKET_FLOW : parse_transport(skb, packet, payload_len);
+}
+
 INLINE enum packet_kind parse_ipv4(struct __sk_buff *skb, struct packet *packet, const struct ipv4 *ip)
 {
 	u32 len = NETWORK16(ip->len);
@@ -128,10 +158,13 @@ INLINE enum packet_kind parse_ipv4(struct __sk_buff *skb, struct packet *packet,
 		len = skb->len - ETHERNET_LEN;
 	if (len < IPV4_LEN || len > skb->len - ETHERNET_LEN)
 		return PACKET_MALFORMED;
-	// All but "don't fragment".
-	if (ip->fragment & NETWORK16(0xbfff))
-		return PACKET_FRAGMENT;
 	packet->end = ETHERNET_LEN + len;
+	if (ip->fragment & NETWORK16(IPV4_RESERVED))
+		return PACKET_FRAGMENT;
+	if (ip->fragment & NETWORK16(IPV4_MORE | IPV4_OFFSET)) {
+		packet->fragment_id = ip->id;
+		return parse_fragment(skb, packet, len - IPV4_LEN, ip->fragment & NETWORK16(IPV4_OFFSET));
+	}
 	return parse_transport(skb, packet, len - IPV4_LEN);
 }
 
@@ -156,8 +189,6 @@ INLINE enum packet_kind parse_ipv6(struct __sk_buff *skb, struct packet *packet,
 #pragma unroll
 	for (int n = 0; n < MAX_EXTENSION_HEADERS; n++) {
 		u8 extension[2];
-		if (next == FRAGMENT)
-			return PACKET_FRAGMENT;
 		if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION_OPTIONS)
 			break;
 		if (at + 8 > end || load_bytes(skb, at, extension, 2))
@@ -170,8 +201,21 @@ INLINE enum packet_kind parse_ipv6(struct __sk_buff *skb, struct packet *packet,
 		if (at > end)
 			return PACKET_MALFORMED;
 	}
-	if (next == FRAGMENT)
-		return PACKET_FRAGMENT;
+	if (next == FRAGMENT) {
+		struct ipv6_fragment fragment;
+		if (at + 8 > end || load_bytes(skb, at, &fragment, 8))
+			return PACKET_MALFORMED;
+		at += 8;
+		packet->tuple.protocol = fragment.next_header;
+		packet->transport = at;
+		packet->end = end;
+		// Without either it is a packet of one fragment.
+		if (fragment.offset & NETWORK16(IPV6_MORE | IPV6_OFFSET)) {
+			packet->fragment_id = fragment.id;
+			return parse_fragment(skb, packet, end - at, fragment.offset & NETWORK16(IPV6_OFFSET));
+		}
+		return parse_transport(skb, packet, end - at);
+	}
 	if (next == HOP_BY_HOP || next == ROUTING || next == DESTINATION_OPTIONS)
 		return PACKET_OPTIONS;
 	packet->tuple.protocol = next;

@@ -97,6 +97,9 @@ INLINE long replace_pseudo_header(struct __sk_buff *skb, const struct packet *pa
 INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	const struct tuple *old = &packet->tuple;
+	// The ports and the checksum are in the first fragment.
+	if (packet->fragment == LATER_FRAGMENT)
+		return write_addresses(skb, packet, &flow->source, &flow->destination);
 	u32 is_tcp = old->protocol == PROTOCOL_TCP;
 	u32 offset = packet->transport + (is_tcp ? TCP_CHECKSUM : UDP_CHECKSUM);
 	u64 flags = is_tcp ? 0 : CHECKSUM_MAY_BE_ABSENT;

@@ -29,12 +29,16 @@ impl PacketWorker {
             let Some(frame) = received else { return Ok(false) };
             let Some(packet) = frame.get_mut(HEADER_LEN..) else { continue };
             if let Some(upcall) = UpcallFrame::parse(packet) {
-                let key = RawServiceKey::new(upcall.tuple.destination(), upcall.tuple.protocol);
-                if self.unowned.contains_key(&key) {
-                    // It was asked for before the service was handed over. The table decides what is sent again.
-                    continue;
+                // A later fragment follows the first, which was decided before it.
+                if let Some(tuple) = upcall.tuple {
+                    let key = RawServiceKey::new(tuple.destination(), tuple.protocol);
+                    if self.unowned.contains_key(&key) {
+                        // It was asked for before the service was handed over. The table decides what is sent
+                        // again.
+                        continue;
+                    }
+                    self.decide(&key, tuple, upcall.ifindex, now)?;
                 }
-                self.decide(&key, upcall, now)?;
                 UpcallFrame::address_to(packet, &self.tap.device.mac);
                 // The device is this thread's own: it takes every frame while it is up.
                 if let Err(error) = self.tap.send(frame) {
@@ -49,10 +53,10 @@ impl PacketWorker {
     fn decide(
         &mut self,
         key: &RawServiceKey,
-        upcall: UpcallFrame,
+        tuple: RawTuple,
+        ifindex: u32,
         now: Instant,
     ) -> Result<(), PacketError> {
-        let tuple = upcall.tuple;
         if let Some(present) = self.maps.flow(&tuple)? {
             let has_begun_to_end = flow_state::FINS | flow_state::RESETS;
             // Decided by a packet before this one: here, or by a table while this thread was late.
@@ -84,7 +88,7 @@ impl PacketWorker {
                 }
             };
             let Some(slot) = self.servers.get_mut(server) else { return Ok(()) };
-            let (there, back) = directions(&tuple, slot.raw.address(), upcall.ifindex);
+            let (there, back) = directions(&tuple, slot.raw.address(), ifindex);
             let there = RawFlow { server, service: service.id, ifindex: slot.raw.ifindex, ..there };
             let back = RawFlow { server, service: service.id, ..back };
             let back_tuple = there.rewritten(tuple.protocol).reversed();

@@ -164,6 +164,50 @@ pub(super) fn with_extensions(frame: &[u8], extensions: &[(u8, usize)]) -> Vec<u
     frame
 }
 
+/// Returns the fragments of a frame's packet, each with so many octets of its payload but for the last. A packet
+/// of IPv6 must have no extension headers.
+pub(super) fn fragments(frame: &[u8], id: u16, len: usize) -> Vec<Vec<u8>> {
+    let is_ipv4 = frame[12] == 0x08;
+    let payload_at = ETHERNET_LEN + if is_ipv4 { IPV4_LEN } else { IPV6_LEN };
+    let (headers, payload) = frame.split_at(payload_at);
+    let count = payload.len().div_ceil(len);
+    let part = |(n, part): (usize, &[u8])| {
+        let (offset, is_last) = (n * len / 8, n + 1 == count);
+        let mut frame = [headers, part].concat();
+        if is_ipv4 {
+            let word = offset as u16 | if is_last { 0 } else { 0x2000 };
+            let total = (frame.len() - ETHERNET_LEN) as u16;
+            let frame = with_ip_octets(&frame, 2, &total.to_be_bytes());
+            let frame = with_ip_octets(&frame, 4, &id.to_be_bytes());
+            return with_ip_octets(&frame, 6, &word.to_be_bytes());
+        }
+        let len = (frame.len() - payload_at) as u16;
+        frame[ETHERNET_LEN + 4..][..2].copy_from_slice(&len.to_be_bytes());
+        frame = with_extensions(&frame, &[(44, 1)]);
+        let word = (offset << 3) as u16 | u16::from(!is_last);
+        frame[payload_at + 2..][..2].copy_from_slice(&word.to_be_bytes());
+        frame[payload_at + 4..][..2].copy_from_slice(&id.to_be_bytes());
+        frame
+    };
+    payload.chunks(len).enumerate().map(part).collect()
+}
+
+/// Returns the whole of which these are the fragments, in their order.
+pub(super) fn joined(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let is_ipv4 = fragments[0][12] == 0x08;
+    let payload_at = ETHERNET_LEN + if is_ipv4 { IPV4_LEN } else { IPV6_LEN + 8 };
+    let mut whole =
+        fragments[0][..ETHERNET_LEN + if is_ipv4 { IPV4_LEN } else { IPV6_LEN }].to_vec();
+    whole.extend(fragments.iter().flat_map(|fragment| &fragment[payload_at..]));
+    let len = (whole.len() - ETHERNET_LEN) as u16;
+    if is_ipv4 {
+        let whole = with_ip_octets(&whole, 2, &len.to_be_bytes());
+        return with_ip_octets(&whole, 6, &[0, 0]);
+    }
+    whole[ETHERNET_LEN + 6] = fragments[0][ETHERNET_LEN + IPV6_LEN];
+    with_ip_octets(&whole, 4, &(len - IPV6_LEN as u16).to_be_bytes())
+}
+
 /// Changes octets of the header of IP. The checksum of IPv4 stays valid.
 pub(super) fn with_ip_octets(frame: &[u8], at: usize, octets: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use fastrand::Rng;
 
 use super::frames::{
-    ACK, ETHERNET_LEN, FIN, IPV4_LEN, IPV6_LEN, RST, SYN, frame, icmp, quote, tcp_with_payload,
-    udp, with_extensions, with_hop_limit,
+    ACK, ETHERNET_LEN, FIN, IPV4_LEN, IPV6_LEN, RST, SYN, fragments, frame, icmp, quote,
+    tcp_with_payload, udp, with_extensions, with_hop_limit,
 };
 use super::model::ProgramModel;
 use super::parsed::PacketKey;
@@ -19,13 +19,15 @@ pub(super) struct PacketGenerator {
     pub(super) random: Rng,
     /// Each with its protocol.
     services: Vec<(SocketAddr, u8)>,
+    /// Fragments of which others came already.
+    fragments: Vec<Vec<u8>>,
 }
 
 impl PacketGenerator {
     pub(super) fn new(random: Rng, model: &ProgramModel) -> Self {
         let mut services: Vec<_> = model.services.keys().copied().collect();
         services.sort_unstable();
-        Self { random, services }
+        Self { random, services, fragments: Vec::new() }
     }
 
     fn is_one_in(&mut self, cases: u8) -> bool {
@@ -129,7 +131,16 @@ impl PacketGenerator {
                 self.segment(request, true)
             }
         };
-        if frame[12] == 0x86 && self.is_one_in(3) {
+        if !self.fragments.is_empty() && self.is_one_in(4) {
+            let next = self.random.usize(..self.fragments.len());
+            frame = self.fragments.swap_remove(next);
+        } else if kind < 10 && self.is_one_in(6) {
+            let len = 8 * self.random.usize(1..6);
+            // Of few numbers, so that packets meet.
+            let id = self.random.u16(..4);
+            self.fragments = fragments(&frame, id, len);
+            frame = self.fragments.remove(0);
+        } else if frame[12] == 0x86 && self.is_one_in(3) {
             let numbers = if self.is_one_in(8) { [0, 43, 44] } else { [0, 60, 60] };
             let count = self.random.usize(1..6);
             let chain: Vec<_> =

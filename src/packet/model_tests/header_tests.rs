@@ -52,24 +52,6 @@ fn frames_for_others_and_of_other_protocols_are_left_to_the_stack() {
 }
 
 #[test]
-fn fragments_are_counted() {
-    let Some(mut compared) = with_services() else { return };
-    establish(&mut compared, 0);
-    let (client, service, _) = ends(0);
-    let packet = tcp(client, service, ACK);
-    // The first, one in the middle, the last, and the bit that nobody may set.
-    let fragments = [[0x20, 0], [0x20, 1], [0, 1], [0x1f, 0xff], [0x80, 0]];
-    let mut frames: Vec<_> =
-        fragments.iter().map(|fragment| with_ip_octets(&packet, 6, fragment)).collect();
-    let (client, service, _) = ends(1);
-    let packet = tcp(client, service, SYN);
-    let chains: [&[(u8, usize)]; 3] =
-        [&[(44, 1)], &[(0, 1), (44, 1)], &[(0, 1), (60, 1), (60, 1), (60, 1), (44, 1)]];
-    frames.extend(chains.iter().map(|chain| with_extensions(&packet, chain)));
-    assert_left(&mut compared, &frames, |statistics| statistics.fragments);
-}
-
-#[test]
 fn options_are_counted() {
     let Some(mut compared) = with_services() else { return };
     establish(&mut compared, 0);

@@ -5,6 +5,7 @@
 
 mod compared;
 mod flow_tests;
+mod fragment_tests;
 mod frames;
 mod generator;
 mod header_tests;

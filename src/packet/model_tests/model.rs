@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frames::{ACK, FIN, RST, SYN};
-use super::parsed::{LeftToStack, PacketKey, ParsedFrame};
-use super::rewriting::{TranslatedError, rewrite_error, rewrite_segment};
+use super::parsed::{FragmentPart, LeftToStack, PacketKey, ParsedFrame};
+use super::rewriting::{TranslatedError, rewrite_error, rewrite_ip, rewrite_segment};
 use crate::packet::layout::{PROTOCOL_TCP, RawServerCounters, event_kind, flow_state};
 use crate::packet::statistics::PacketStatistics;
 
@@ -109,6 +109,8 @@ pub(super) struct ProgramModel {
     pub(super) statistics: PacketStatistics,
     pub(super) counters: HashMap<u32, RawServerCounters>,
     pub(super) events: Vec<ModelEvent>,
+    /// The ports of packets that come in fragments, by their addresses, protocol and number.
+    fragments: HashMap<(IpAddr, IpAddr, u8, u32), (u16, u16)>,
 }
 
 /// The other direction of a flow.
@@ -157,9 +159,15 @@ impl ProgramModel {
                     } += 1;
                 }
             }
-            ParsedFrame::Segment { key, transport, hop_limit, tcp_flags } => {
-                let packet = (key, hop_limit, tcp_flags);
-                output.verdict = self.run_segment(packet, transport, decided, &mut output);
+            ParsedFrame::Segment { mut key, transport, hop_limit, tcp_flags, fragment } => {
+                if fragment.is_none_or(|fragment| self.pair_fragment(&mut key, fragment)) {
+                    let packet = (key, hop_limit, tcp_flags);
+                    let is_later = fragment.is_some_and(|fragment| fragment.is_later);
+                    let transport = (!is_later).then_some(transport);
+                    output.verdict = self.run_segment(packet, transport, decided, &mut output);
+                } else if self.addresses.contains(&key.1.ip()) {
+                    self.statistics.fragments += 1;
+                }
             }
             ParsedFrame::IcmpError { source, destination, transport, hop_limit, quoted } => {
                 let flow = self.flows.get(&(quoted.1, quoted.0, quoted.2));
@@ -187,7 +195,7 @@ impl ProgramModel {
     fn run_segment(
         &mut self,
         packet: (PacketKey, u8, u8),
-        transport: usize,
+        transport: Option<usize>,
         decided: Option<u32>,
         output: &mut ModelOutput,
     ) -> FrameVerdict {
@@ -218,8 +226,25 @@ impl ProgramModel {
         *packets += 1;
         *bytes += len;
         let ends = (flow.source, flow.destination, key.2);
-        output.checksums = rewrite_segment(&mut output.frame, transport, &ends);
+        output.checksums = match transport {
+            Some(transport) => rewrite_segment(&mut output.frame, transport, &ends),
+            // Ports and checksum are in the first fragment.
+            None => rewrite_ip(&mut output.frame, ends.0.ip(), ends.1.ip()).into_iter().collect(),
+        };
         FrameVerdict::Redirect
+    }
+
+    /// Remembers the ports of a first fragment, or finds those of a later one. Returns whether they are known.
+    fn pair_fragment(&mut self, key: &mut PacketKey, fragment: FragmentPart) -> bool {
+        let name = (key.0.ip(), key.1.ip(), key.2, fragment.id);
+        if fragment.is_later {
+            let Some((source, destination)) = self.fragments.get(&name) else { return false };
+            key.0.set_port(*source);
+            key.1.set_port(*destination);
+        } else if self.flows.contains_key(key) || self.services.contains_key(&(key.1, key.2)) {
+            self.fragments.insert(name, (key.0.port(), key.1.port()));
+        }
+        true
     }
 
     /// Decides a packet without a flow. Returns `None` if it has one now.

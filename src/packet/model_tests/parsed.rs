@@ -16,6 +16,15 @@ pub(super) enum LeftToStack {
     Malformed,
 }
 
+/// What is said of a fragment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct FragmentPart {
+    /// What the fragments of a packet have in common.
+    pub(super) id: u32,
+    /// Whether it is not the first, which has the ports.
+    pub(super) is_later: bool,
+}
+
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum ParsedFrame {
     /// Nothing that the engine knows.
@@ -26,10 +35,12 @@ pub(super) enum ParsedFrame {
     },
     /// TCP or UDP.
     Segment {
+        /// Without ports for a later fragment.
         key: PacketKey,
         transport: usize,
         hop_limit: u8,
         tcp_flags: u8,
+        fragment: Option<FragmentPart>,
     },
     /// An ICMP error that quotes a packet of TCP or UDP.
     IcmpError {
@@ -59,8 +70,11 @@ struct IpPacket<'a> {
     destination: IpAddr,
     hop_limit: u8,
     /// The protocol of the payload, with the payload, or the reason for which it is not known.
-    payload: Result<(u8, &'a [u8]), LeftToStack>,
+    payload: Result<IpPayload<'a>, LeftToStack>,
 }
+
+/// The protocol of a payload, with the payload, and what of the packet it is.
+type IpPayload<'a> = (u8, &'a [u8], Option<FragmentPart>);
 
 fn read_ipv4(ip: &[u8]) -> Option<IpPacket<'_>> {
     if ip.len() < IPV4_LEN {
@@ -76,10 +90,13 @@ fn read_ipv4(ip: &[u8]) -> Option<IpPacket<'_>> {
         Err(LeftToStack::Options)
     } else if !(IPV4_LEN..=ip.len()).contains(&len) {
         Err(LeftToStack::Malformed)
-    } else if more_fragments + reserved + offset > 0 {
+    } else if reserved > 0 {
         Err(LeftToStack::Fragment)
     } else {
-        Ok((ip[9], &ip[IPV4_LEN..len]))
+        let id = u32::from(u16::from_ne_bytes([ip[4], ip[5]]));
+        let fragment = FragmentPart { id, is_later: offset > 0 };
+        let is_fragment = more_fragments + offset > 0;
+        Ok((ip[9], &ip[IPV4_LEN..len], is_fragment.then_some(fragment)))
     };
     let (source, destination) = (ipv4_address(ip, 12), ipv4_address(ip, 16));
     Some(IpPacket { source, destination, hop_limit: ip[8], payload })
@@ -107,15 +124,22 @@ fn read_ipv6(ip: &[u8]) -> Option<IpPacket<'_>> {
     })
 }
 
-/// Skips up to four headers of options.
-fn skip_extensions(mut next: u8, mut rest: &[u8]) -> Result<(u8, &[u8]), LeftToStack> {
+/// Skips up to four headers of options, and that of a fragment behind them.
+fn skip_extensions(mut next: u8, mut rest: &[u8]) -> Result<IpPayload<'_>, LeftToStack> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION_OPTIONS: u8 = 60;
     for skipped in 0.. {
         match next {
-            FRAGMENT => return Err(LeftToStack::Fragment),
+            FRAGMENT => {
+                let (header, payload) = rest.split_at_checked(8).ok_or(LeftToStack::Malformed)?;
+                let (more, offset) = (header[3] & 1, number(header, 2) & 0xfff8);
+                let id = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+                let fragment = FragmentPart { id, is_later: offset > 0 };
+                let is_fragment = more > 0 || offset > 0;
+                return Ok((header[0], payload, is_fragment.then_some(fragment)));
+            }
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS if skipped == 4 => {
                 return Err(LeftToStack::Options);
             }
@@ -131,7 +155,7 @@ fn skip_extensions(mut next: u8, mut rest: &[u8]) -> Result<(u8, &[u8]), LeftToS
             _ => break,
         }
     }
-    Ok((next, rest))
+    Ok((next, rest, None))
 }
 
 /// Reads the packet that an ICMP error quotes: as it was sent, of TCP or UDP, and not another fragment than
@@ -178,16 +202,24 @@ impl ParsedFrame {
         let (source, destination, hop_limit) =
             (packet.source, packet.destination, packet.hop_limit);
         let left = |reason| Self::Left { destination, reason };
-        let (protocol, payload) = match packet.payload {
+        let (protocol, payload, fragment) = match packet.payload {
             Ok(payload) => payload,
             Err(reason) => return left(reason),
         };
         let transport = payload.as_ptr() as usize - frame.as_ptr() as usize;
-        let segment = |tcp_flags| {
-            let source = SocketAddr::new(source, number(payload, 0) as u16);
-            let destination = SocketAddr::new(destination, number(payload, 2) as u16);
-            Self::Segment { key: (source, destination, protocol), transport, hop_limit, tcp_flags }
+        let segment_of = |ports: [usize; 2], tcp_flags| {
+            let source = SocketAddr::new(source, ports[0] as u16);
+            let key = (source, SocketAddr::new(destination, ports[1] as u16), protocol);
+            Self::Segment { key, transport, hop_limit, tcp_flags, fragment }
         };
+        match fragment {
+            Some(_) if !matches!(protocol, PROTOCOL_TCP | PROTOCOL_UDP) => {
+                return left(LeftToStack::Fragment);
+            }
+            Some(FragmentPart { is_later: true, .. }) => return segment_of([0, 0], 0),
+            _ => {}
+        }
+        let segment = |tcp_flags| segment_of([number(payload, 0), number(payload, 2)], tcp_flags);
         match protocol {
             PROTOCOL_TCP if payload.len() < 20 => left(LeftToStack::Malformed),
             PROTOCOL_TCP => {

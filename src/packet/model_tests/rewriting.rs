@@ -67,7 +67,7 @@ fn write_ports(ports: &mut [u8], source: u16, destination: u16) {
 }
 
 /// Writes the addresses and a hop limit that is one less. Returns the offset of a checksum, if there is one.
-fn rewrite_ip(frame: &mut [u8], source: IpAddr, destination: IpAddr) -> Option<usize> {
+pub(super) fn rewrite_ip(frame: &mut [u8], source: IpAddr, destination: IpAddr) -> Option<usize> {
     let is_ipv4 = is_ipv4(frame);
     let change = |frame: &mut [u8]| {
         let ip = &mut frame[ETHERNET_LEN..];
