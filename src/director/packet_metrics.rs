@@ -6,7 +6,7 @@ use crate::metrics::{MetricDescription, describe_all};
 use crate::packet::PacketStatistics;
 
 /// A metric for each counter of the engine, under its name.
-const METRICS: [MetricDescription; 14] = [
+const METRICS: [MetricDescription; 15] = [
     MetricDescription::counter(
         "lvs_packet_upcalls_total",
         "New flows of the packet engine that the scheduler was asked for.",

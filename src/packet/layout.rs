@@ -11,6 +11,8 @@ pub(super) const LAYOUT_VERSION: u32 = 2;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
+/// The most devices whose other end packets are given to directly.
+pub(super) const MAX_PEERS: usize = 4096;
 
 /// An address of either family in network order; IPv4 is mapped.
 #[derive(
@@ -161,6 +163,12 @@ raw_structs! {
         bytes_in: u64,
         packets_out: u64,
         bytes_out: u64,
+    }
+
+    /// The Ethernet addresses of packets by a device that is one end of a pair.
+    struct RawPeer {
+        destination: [u8; 6],
+        source: [u8; 6],
     }
 
     struct RawControl {

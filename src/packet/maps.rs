@@ -1,5 +1,6 @@
 //! The maps, with keys and values of [`layout`](super::layout).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use aya::Ebpf;
@@ -8,8 +9,8 @@ use zerocopy::{FromBytes, transmute};
 
 use super::error::PacketError;
 use super::layout::{
-    RawControl, RawEvent, RawFlow, RawServer, RawServerCounters, RawService, RawServiceKey,
-    RawTuple,
+    RawControl, RawEvent, RawFlow, RawPeer, RawServer, RawServerCounters, RawService,
+    RawServiceKey, RawTuple,
 };
 
 /// Maps that are made anew may have another number of entries than the one that they replace (since Linux
@@ -21,6 +22,7 @@ pub(super) struct PacketMaps {
     flows: HashMap<MapData, [u8; 40], [u8; 72]>,
     services: HashMap<MapData, [u8; 20], [u8; 24]>,
     servers: Array<MapData, [u8; 28]>,
+    peers: HashMap<MapData, u32, [u8; 12]>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
     server_counts: PerCpuArray<MapData, [u8; 40]>,
     counts: PerCpuArray<MapData, u64>,
@@ -94,6 +96,7 @@ impl PacketMaps {
             flows: typed!("flows"),
             services: typed!("services"),
             servers: typed!("servers"),
+            peers: typed!("peers"),
             tables: typed!("tables"),
             server_counts: typed!("server_counts"),
             counts: typed!("counts"),
@@ -171,6 +174,24 @@ impl PacketMaps {
             table.set(slot, server, 0).map_err(map_error("tables"))?;
         }
         self.tables.set(service, &table, 0).map_err(map_error("tables"))
+    }
+
+    /// Returns the other ends of pairs, by the number of the device.
+    pub(super) fn peers(&self) -> Result<BTreeMap<u32, RawPeer>, PacketError> {
+        let entries = self.peers.iter().map(|entry| {
+            let (device, peer) = entry.map_err(map_error("peers"))?;
+            Ok((device, transmute!(peer)))
+        });
+        entries.collect()
+    }
+
+    pub(super) fn set_peer(&mut self, device: u32, peer: &RawPeer) -> Result<(), PacketError> {
+        let peer: [u8; 12] = transmute!(*peer);
+        self.peers.insert(device, peer, 0).map_err(map_error("peers"))
+    }
+
+    pub(super) fn remove_peer(&mut self, device: u32) -> Result<(), PacketError> {
+        self.peers.remove(&device).map_err(map_error("peers"))
     }
 
     /// Returns what all processors have counted of a server.

@@ -93,6 +93,9 @@
 //! ICMP errors about a flow reach its other side, so that path MTU discovery works, and the server's
 //! "port unreachable" reaches the client as one of the virtual address.
 //!
+//! Packets to containers, by a veth or netkit pair whose other end is in another network namespace, are given to
+//! that end directly ([`PacketSettings::redirect_peer`]); all others go to the neighbour that the kernel has.
+//!
 //! Packets that the program carries do not pass this machine's netfilter: rules and connection tracking for
 //! forwarded packets do not see them.
 

@@ -8,7 +8,10 @@ use std::net::IpAddr;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -24,6 +27,15 @@ pub(super) struct NetworkDevice {
     pub(super) name: String,
     /// Frames of it have a header of Ethernet.
     pub(super) is_ethernet: bool,
+    pub(super) mac: Vec<u8>,
+    /// It is one end of a pair (veth, netkit), and the other one is in another network namespace.
+    pub(super) has_peer_elsewhere: bool,
+}
+
+/// A machine that the kernel knows the hardware address of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct NetworkNeighbour {
+    pub(super) device: u32,
     pub(super) mac: Vec<u8>,
 }
 
@@ -68,6 +80,17 @@ impl RouteSocket {
             _ => None,
         });
         Ok(devices.collect())
+    }
+
+    /// Returns the neighbours of all devices whose hardware addresses are known.
+    pub(super) fn neighbours(&mut self) -> io::Result<Vec<NetworkNeighbour>> {
+        let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        let replies = self.request(request, NLM_F_DUMP)?;
+        let neighbours = replies.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewNeighbour(neighbour) => known_neighbour(neighbour),
+            _ => None,
+        });
+        Ok(neighbours.collect())
     }
 
     /// Returns how packets to an address leave this machine.
@@ -168,13 +191,40 @@ impl RouteSocket {
 
 fn device(link: LinkMessage) -> NetworkDevice {
     let (mut name, mut mac) = (String::new(), Vec::new());
+    let (mut is_pair, mut is_elsewhere) = (false, false);
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(it) => name = it,
             LinkAttribute::Address(it) => mac = it,
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                is_pair = infos.iter().any(|info| match info {
+                    LinkInfo::Kind(kind) => matches!(kind, InfoKind::Veth | InfoKind::Netkit),
+                    _ => false,
+                });
+            }
             _ => {}
         }
     }
     let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
-    NetworkDevice { index: link.header.index, name, is_ethernet, mac }
+    let has_peer_elsewhere = is_pair && is_elsewhere;
+    NetworkDevice { index: link.header.index, name, is_ethernet, mac, has_peer_elsewhere }
+}
+
+/// Returns a neighbour whose hardware address packets can be sent to.
+fn known_neighbour(neighbour: NeighbourMessage) -> Option<NetworkNeighbour> {
+    let is_known = matches!(
+        neighbour.header.state,
+        NeighbourState::Permanent
+            | NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+    );
+    let mut macs = neighbour.attributes.into_iter().filter_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(mac) => Some(mac),
+        _ => None,
+    });
+    let mac = macs.next().filter(|_| is_known)?;
+    Some(NetworkNeighbour { device: neighbour.header.ifindex, mac })
 }

@@ -27,6 +27,10 @@ pub struct PacketSettings {
     /// The devices at which packets of clients and servers come in. Default: none named, which stands for
     /// all devices with Ethernet that are up, those that appear later too.
     pub devices: Vec<String>,
+    /// Whether packets by one end of a pair of devices (veth, netkit), of which the other end is in another
+    /// network namespace, are given to the other end directly. They pass no queue, no filter and no counter of
+    /// the device then. Default: true.
+    pub redirect_peer: bool,
     /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
     /// those above; all of them with 0. Default: 100 000.
     pub decisions_per_second: u32,
@@ -48,6 +52,7 @@ impl Default for PacketSettings {
             pin_folder: default_pin_folder(),
             flows: 262_144,
             devices: Vec::new(),
+            redirect_peer: true,
             decisions_per_second: 100_000,
             alive_for: Duration::from_secs(1),
             tcp_timeout: Duration::from_secs(15 * 60),

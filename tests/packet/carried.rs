@@ -2,15 +2,18 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
-use lvs::engine::{Engine as _, EngineAddress, EngineProtocol, EngineRequest, EngineService};
+use lvs::engine::{
+    Engine as _, EngineAddress, EngineProtocol, EngineRequest, EngineService, NewConnections,
+};
 use lvs::packet::{PacketEngine, PacketSettings};
 use lvs::scheduler::{self, Scheduler};
 use lvs::{BackendSet, Balancer};
 
 use crate::bulk::{receive_hashed, send_hashed};
+use crate::flows::until;
 use crate::guest;
 use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
@@ -175,6 +178,41 @@ pub(crate) fn carry_tcp(world: &World) {
         stream.read_exact(&mut sum).expect("the sum");
         assert_eq!(u64::from_ne_bytes(sum), pattern_sum(), "uploaded");
         assert_eq!(ask_name(stream), names.chars().next().expect("a name"));
+    }
+}
+
+/// Returns the packets that a device of the director has sent.
+fn sent_by(world: &World, device: &str) -> u64 {
+    let table = world.within("director", || {
+        fs::read_to_string("/proc/thread-self/net/dev").expect("the table of devices")
+    });
+    let line = table.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'));
+    let mut counters = line.expect("the device").split_whitespace();
+    counters.nth(9).expect("the packets sent").parse().expect("a number")
+}
+
+#[test]
+fn packets_to_containers_pass_their_devices_by() {
+    let Some(world) = World::build() else { return };
+    for machine in ["a", "b"] {
+        let n = if machine == "a" { 0 } else { 1 };
+        serve_tcp(&world, machine, socket_address(SERVERS[0][n], 8080));
+    }
+    for redirect_peer in [true, false] {
+        let mut settings = settings(&world);
+        settings.redirect_peer = redirect_peer;
+        let engine = start_engine(&world, settings);
+        let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, scheduler::RoundRobin::new());
+        let mut stream = connect(&world, socket_address(VIRTUAL[0], 80));
+        // The hardware addresses are looked for every second.
+        until("the way is the expected one", || {
+            let before = sent_by(&world, "to-client");
+            download(&mut stream);
+            let passed = sent_by(&world, "to-client") - before;
+            // Some packets of the stack's own pass in any case.
+            if redirect_peer { passed < 20 } else { passed > 100 }
+        });
+        service.drain(Duration::ZERO, NewConnections::Refused);
     }
 }
 

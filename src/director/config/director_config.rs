@@ -350,7 +350,7 @@ impl DirectorConfig {
                 }
             }
             warnings.extend(service.own_address_warning());
-            if service.engines().contains(&EngineKind::Packet) {
+            if service.engines().contains(&super::EngineKind::Packet) {
                 warnings.push(format!(
                     "service {name}: packets that the engine `packet` carries do not pass netfilter: rules of \
                      nftables and iptables and connection tracking for forwarded packets do not see them"

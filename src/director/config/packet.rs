@@ -34,6 +34,9 @@ pub struct PacketConfig {
     /// are up and have Ethernet, those that appear later too.
     #[serde(default)]
     devices: Vec<String>,
+    /// Gives packets to a container's end of a veth or netkit pair directly, which costs less. They pass no
+    /// queue, no filter and no counter of this machine's end then. Default: `true`.
+    redirect_peer: Option<bool>,
     /// How many new flows in a second the scheduler is asked for, for each processor; from 1. A table of the
     /// servers by weight decides those above. Default: `100000`.
     decisions_per_second: Option<u32>,
@@ -123,6 +126,7 @@ impl PacketConfig {
         settings.pin_folder = self.pin_folder.clone().unwrap_or(default.pin_folder);
         settings.flows = self.flows.unwrap_or(default.flows);
         settings.devices = self.devices.clone();
+        settings.redirect_peer = self.redirect_peer.unwrap_or(default.redirect_peer);
         settings.decisions_per_second =
             self.decisions_per_second.unwrap_or(default.decisions_per_second);
         settings.alive_for = timeout(self.alive_for, default.alive_for);

@@ -193,11 +193,12 @@ fn table(keys: &str) -> Result<PacketConfig, String> {
 #[test]
 fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(table("").expect("empty").settings(), PacketSettings::default());
-    let full = "flows = 1024\ndevices = [\"eth0\", \"eth1\"]\ndecisions_per_second = 7\nalive_for = \"3s\"\n\
+    let full = "flows = 1024\ndevices = [\"eth0\", \"eth1\"]\nredirect_peer = false\n\
+        decisions_per_second = 7\nalive_for = \"3s\"\n\
         tcp_timeout = \"1h\"\nclosing_timeout = \"2s\"\nudp_timeout = \"3s\"\n\
         pin_folder = \"/run/bpf/lvs\"\nkeep_at_stop = true";
     let table = table(full).expect("valid");
-    assert!(table.keep_at_stop);
+    assert!(table.keep_at_stop && !table.settings().redirect_peer);
     let settings = table.settings();
     assert_eq!((settings.flows, settings.decisions_per_second), (1024, 7));
     assert_eq!(settings.alive_for, Duration::from_secs(3));
@@ -209,6 +210,7 @@ fn the_table_becomes_the_settings_of_the_engine() {
     let built = PacketConfig::builder()
         .flows(1024)
         .devices(["eth0".to_owned(), "eth1".to_owned()])
+        .redirect_peer(false)
         .decisions_per_second(7)
         .alive_for(Duration::from_secs(3))
         .tcp_timeout(Duration::from_secs(3600))

@@ -57,6 +57,8 @@ static long (*const load_bytes)(const struct __sk_buff *, u32 offset, void *to, 
 static long (*const pull_data)(struct __sk_buff *, u32 len) = (void *)39;
 static long (*const ring_buffer_output)(void *map, const void *data, u64 len, u64 flags) = (void *)130;
 static u64 (*const ring_buffer_query)(void *map, u64 what) = (void *)134;
+// To the other end of a pair of devices, in its network namespace, past the queues of both.
+static long (*const redirect_to_peer)(u32 ifindex, u64 flags) = (void *)155;
 static long (*const redirect_to_neighbour)(u32 ifindex, void *params, int len, u64 flags) = (void *)152;
 static u64 (*const coarse_time_ns)(void) = (void *)160;
 // A negative answer is an error: there is no such device.

@@ -108,6 +108,12 @@ struct server_counters {
 	u64 connections, packets_in, bytes_in, packets_out, bytes_out;
 };
 
+// The Ethernet addresses by which packets leave by a device that is one end of a pair, with the other end in another
+// network namespace. Devices that are not in the map have neighbours, which the kernel knows.
+struct peer {
+	u8 destination[6], source[6];
+};
+
 // What a director that decides says to the program.
 struct control {
 	// Until when the director is taken to be alive, in nanoseconds of the monotonic clock.
@@ -171,7 +177,7 @@ struct event {
 	u32 pad;
 };
 
-enum { MAX_SERVICES = 4096, MAX_SERVERS = 16384 };
+enum { MAX_SERVICES = 4096, MAX_SERVERS = 16384, MAX_PEERS = 4096 };
 
 // A pinned map outlives the process that loaded the program.
 #define PINNED MAP_NUMBER(pinning, PIN_BY_NAME)
@@ -209,6 +215,15 @@ struct {
 	MAP_TYPE(value, struct server);
 	PINNED;
 } servers SECTION(".maps");
+
+// By the number of the device.
+struct {
+	MAP_NUMBER(type, MAP_HASH);
+	MAP_NUMBER(max_entries, MAX_PEERS);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct peer);
+	PINNED;
+} peers SECTION(".maps");
 
 // The table of each service: servers by slot.
 struct table {

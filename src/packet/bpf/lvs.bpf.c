@@ -27,7 +27,7 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 		return VERDICT_DROP;
 	}
 	count(COUNT_ICMP_ERRORS);
-	return redirect_to_neighbour(ifindex, 0, 0, 0);
+	return send(skb, ifindex);
 }
 
 enum { ASK_TABLE = 0 };
@@ -133,7 +133,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
 	}
-	return redirect_to_neighbour(ifindex, 0, 0, 0);
+	return send(skb, ifindex);
 }
 
 SECTION("classifier")

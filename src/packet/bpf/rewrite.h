@@ -118,4 +118,15 @@ INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const st
 	return write_addresses(skb, packet, &flow->source, &flow->destination);
 }
 
+// Sends a packet on its way by a device.
+static __attribute__((noinline)) int send(struct __sk_buff *skb, u32 ifindex)
+{
+	struct peer *peer = map_lookup(&peers, &ifindex);
+	if (!peer)
+		return redirect_to_neighbour(ifindex, 0, 0, 0);
+	if (store_bytes(skb, 0, peer, sizeof(*peer), 0))
+		return VERDICT_DROP;
+	return redirect_to_peer(ifindex, 0);
+}
+
 #endif

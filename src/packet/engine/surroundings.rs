@@ -1,10 +1,11 @@
-//! What the engine follows in the network namespace: devices and routes.
+//! What the engine follows in the network namespace: devices, the other ends of pairs, and routes.
 
 use std::collections::BTreeMap;
 
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
-use crate::packet::netlink::RouteToServer;
+use crate::packet::layout::{MAX_PEERS, RawPeer};
+use crate::packet::netlink::{NetworkDevice, NetworkNeighbour, RouteToServer};
 
 impl PacketWorker {
     /// Attaches the program to devices that have appeared.
@@ -13,9 +14,9 @@ impl PacketWorker {
         self.program.retain_devices(|index, name| {
             present.iter().any(|device| device.index == index && device.name == name)
         });
-        let chosen = &self.settings.devices;
         let tap = self.tap.device.index;
-        let mut failure = Ok(());
+        let mut failure = self.follow_peers(&present);
+        let chosen = &self.settings.devices;
         for device in present {
             let is_chosen = chosen.is_empty() || chosen.contains(&device.name);
             if device.index == tap || (device.is_ethernet && is_chosen) {
@@ -24,6 +25,30 @@ impl PacketWorker {
             }
         }
         failure
+    }
+
+    /// Has packets by one end of a pair of devices given to the other end, past the queues between. That has one
+    /// hardware address for all its neighbours, or the kernel finds the neighbour of each packet.
+    fn follow_peers(&mut self, present: &[NetworkDevice]) -> Result<(), PacketError> {
+        let mut found = BTreeMap::new();
+        if self.settings.redirect_peer && present.iter().any(|it| it.has_peer_elsewhere) {
+            let neighbours = self.netlink.neighbours();
+            let neighbours = neighbours.map_err(|source| PacketError::Netlink { source })?;
+            let with_peer = present.iter().filter(|device| device.has_peer_elsewhere);
+            found.extend(
+                with_peer.filter_map(|device| peer_of(device, &neighbours)).take(MAX_PEERS),
+            );
+        }
+        let known = self.maps.peers()?;
+        for device in known.keys().filter(|device| !found.contains_key(device)) {
+            self.maps.remove_peer(*device)?;
+        }
+        for (device, peer) in found {
+            if known.get(&device) != Some(&peer) {
+                self.maps.set_peer(device, &peer)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the route to each server, or to those alone that have none yet.
@@ -45,4 +70,17 @@ impl PacketWorker {
         }
         Ok(())
     }
+}
+
+/// Returns a device with the addresses of frames to its peer; `None` if its neighbours have none or several.
+fn peer_of(device: &NetworkDevice, neighbours: &[NetworkNeighbour]) -> Option<(u32, RawPeer)> {
+    let mut macs = neighbours.iter().filter(|it| it.device == device.index).map(|it| &it.mac);
+    let destination = macs.next()?;
+    if !macs.all(|mac| mac == destination) {
+        return None;
+    }
+    let (destination, source) = (destination.as_slice(), device.mac.as_slice());
+    let peer =
+        RawPeer { destination: destination.try_into().ok()?, source: source.try_into().ok()? };
+    Some((device.index, peer))
 }

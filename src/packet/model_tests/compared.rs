@@ -29,7 +29,7 @@ use crate::sys::tap::open_tap;
 const FLOWS: u32 = 32_768;
 /// Devices that are not there: a test sees that a frame is redirected, and does not follow it.
 const GONE: u32 = 12_345;
-const ROUTE: u32 = 54_321;
+pub(super) const ROUTE: u32 = 54_321;
 
 /// A BPF file system, unmounted when it is dropped.
 struct PinFolder(PathBuf);

@@ -3,12 +3,13 @@
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::compared::ROUTE;
 use super::frames::{ACK, FIN, RST, SYN, tcp};
 use super::model::{ModelDirector, TapDevice};
 use super::{
     CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
 };
-use crate::packet::layout::{PROTOCOL_TCP, RawControl};
+use crate::packet::layout::{PROTOCOL_TCP, RawControl, RawPeer};
 use crate::packet::statistics::PacketStatistics;
 
 #[test]
@@ -107,6 +108,26 @@ fn a_flow_without_any_server_is_refused() {
     compared.leave(&tcp(client, service, SYN));
     assert_eq!(compared.model.statistics.refused_without_server, 2);
     compared.compare_state();
+}
+
+#[test]
+fn a_frame_to_a_peer_has_its_addresses() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, server) = ends(0);
+    establish(&mut compared, 0);
+    let frame = tcp(client, service, ACK);
+    let (_, there) = compared.program.test_run(&frame);
+    let peer = RawPeer { destination: [2, 0, 0, 0, 0, 7], source: [2, 0, 0, 0, 0, 9] };
+    compared.maps.set_peer(ROUTE, &peer).expect("a peer");
+    let (verdict, output) = compared.program.test_run(&frame);
+    assert_eq!(
+        (verdict, &output[..6], &output[6..12]),
+        (7, &peer.destination[..], &peer.source[..])
+    );
+    assert_eq!(output[12..], there[12..], "all the rest");
+    // The client's device has no peer.
+    let (_, back) = compared.program.test_run(&tcp(server, client, ACK));
+    assert_ne!(back[..6], peer.destination);
 }
 
 #[test]
