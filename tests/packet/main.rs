@@ -16,6 +16,7 @@ mod inside;
 mod outlive;
 mod process;
 mod recorded;
+mod selftest;
 mod stopped;
 mod surroundings;
 mod upgrade;

@@ -69,7 +69,7 @@ fn until_ended(service: &dyn EngineService, has_ended: impl Fn() -> bool) {
 }
 
 /// Waits until the kernel has a server that was added to a service.
-fn until_known(world: &World, server: SocketAddr) {
+pub(crate) fn until_known(world: &World, server: SocketAddr) {
     until("the kernel has the server", || {
         let state = PacketKernelState::read(&world.pin_folder()).expect("maps");
         let mut services = state.expect("they are there").services.into_iter();
