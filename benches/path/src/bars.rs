@@ -39,15 +39,15 @@ const BARS: &[CostBar] = &[
     bar(Measure::Bulk, None, BarKind::SameAsForwarding),
 ];
 
-/// An interval of the A/A pair that is wider than this, up and down, tells nothing about equality.
-const MAX_NOISE: f64 = 0.10;
+/// An A/A pair whose ratio may be farther from 1 than this tells nothing about equality.
+const MAX_NOISE: f64 = 1.10;
 
 /// Whether a bar is met.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
     Met,
     Missed,
-    /// The interval of the A/A pair is wider than the distance from the bar.
+    /// The bar is within the interval of the A/A pair, or that of the figure itself.
     Unknown,
 }
 
@@ -60,7 +60,7 @@ impl Verdict {
         }
     }
 
-    /// Compares a figure with a bar; the noise may have made the true figure as little or as much.
+    /// Compares a figure with a bar; it may be as little or as much in truth.
     fn at_most(bar: f64, least: f64, most: f64) -> Self {
         match () {
             () if most <= bar => Self::Met,
@@ -69,12 +69,15 @@ impl Verdict {
         }
     }
 
-    fn same(ratio: f64, noise: Spread) -> Self {
-        let is_inside = (noise.least..=noise.most).contains(&ratio);
+    /// Compares a ratio with that of the A/A pair, which was as far from 1 as this, up or down.
+    fn same(ratio: Spread, noise: f64) -> Self {
+        let is_inside = (1.0 / noise..=noise).contains(&ratio.median);
         match is_inside {
-            false => Self::Missed,
-            true if noise.least < 1.0 - MAX_NOISE || noise.most > 1.0 + MAX_NOISE => Self::Unknown,
+            _ if noise > MAX_NOISE => Self::Unknown,
             true => Self::Met,
+            // As far as the ratio's own interval.
+            false if (ratio.least..=ratio.most).contains(&1.0) => Self::Unknown,
+            false => Self::Missed,
         }
     }
 }
@@ -110,17 +113,22 @@ fn row(bar: &CostBar, results: &MeasureResults, subject: Subject) -> Option<Stri
         }
         false => (results.ratio(subject, forwarding)?, results.ratio(again, forwarding)?),
     };
+    // What is equal may differ so much, up or down.
+    let factor = noise.most.max(1.0 / noise.least).max(1.0);
+    let term = noise.most.abs().max(noise.least.abs());
     let (limit, verdict) = match bar.kind {
         BarKind::ToForwarding(limit) => {
-            let (least, most) = (measured.median * noise.least, measured.median * noise.most);
+            let least = measured.least.min(measured.median / factor);
+            let most = measured.most.max(measured.median * factor);
             (format!("<= {limit:.2}"), Verdict::at_most(limit, least, most))
         }
         BarKind::AddedToDirect(limit) => {
-            let (least, most) = (measured.median + noise.least, measured.median + noise.most);
+            let least = measured.least.min(measured.median - term);
+            let most = measured.most.max(measured.median + term);
             (format!("<= {limit:.2}"), Verdict::at_most(limit, least, most))
         }
         BarKind::SameAsForwarding => {
-            ("as the A/A pair".to_owned(), Verdict::same(measured.median, noise))
+            ("as the A/A pair".to_owned(), Verdict::same(measured, factor))
         }
     };
     let what =
@@ -152,9 +160,10 @@ mod tests {
 
     #[test]
     fn equality_needs_a_pair_that_is_quiet() {
-        let noise = |least, most| Spread { median: 1.0, least, most };
-        assert_eq!(Verdict::same(1.02, noise(0.97, 1.05)), Verdict::Met);
-        assert_eq!(Verdict::same(1.02, noise(0.7, 1.05)), Verdict::Unknown);
-        assert_eq!(Verdict::same(1.2, noise(0.97, 1.05)), Verdict::Missed);
+        let ratio = |least, median, most| Spread { median, least, most };
+        assert_eq!(Verdict::same(ratio(0.9, 1.02, 1.2), 1.05), Verdict::Met);
+        assert_eq!(Verdict::same(ratio(0.9, 1.02, 1.2), 1.3), Verdict::Unknown);
+        assert_eq!(Verdict::same(ratio(0.9, 1.08, 1.2), 1.05), Verdict::Unknown);
+        assert_eq!(Verdict::same(ratio(1.1, 1.2, 1.3), 1.05), Verdict::Missed);
     }
 }

@@ -23,7 +23,7 @@ use crate::spec::Measure;
 /// Clients at a time, of requests and of connections.
 const CLIENTS: usize = 64;
 /// The load settles for this part of the time of a measurement before it.
-const SETTLING: u32 = 10;
+const SETTLING: u32 = 5;
 /// No answer takes so long, unless it is lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 

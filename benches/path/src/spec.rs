@@ -69,14 +69,18 @@ impl Redirect {
     }
 }
 
-/// What is between the client and the server.
+/// What is between the client and the server, in the order of measurements.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Subject {
     /// Nothing: one wire.
     Direct,
     /// A router.
     Forwarding,
-    /// A second router: differences from the first are noise.
+    /// This crate's packet engine, whose table decides connections.
+    PacketTable,
+    /// This crate's packet engine, which asks `wlc` for each connection.
+    PacketUpcall,
+    /// A second router: differences from the first are noise. What is compared with them is between them.
     ForwardingAa,
     /// The kernel's connection tracking, which `nft` tells to spread connections.
     Nft,
@@ -84,10 +88,6 @@ pub(crate) enum Subject {
     Haproxy,
     /// This crate's forwarder, one worker thread.
     Proxy,
-    /// This crate's packet engine, whose table decides connections.
-    PacketTable,
-    /// This crate's packet engine, which asks `wlc` for each connection.
-    PacketUpcall,
 }
 
 impl Subject {
