@@ -7,10 +7,11 @@ use crate::package::is_unpacked_package;
 use crate::sources::Sources;
 
 /// The crates of this repository that have more than one file.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "src/lib.rs",
     "src/bin/lvs/main.rs",
     "benches/forward/src/main.rs",
+    "benches/path/src/main.rs",
     "benches/peers/src/main.rs",
     "examples/evaluation/main.rs",
     "tests/architecture/main.rs",

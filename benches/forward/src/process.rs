@@ -164,9 +164,13 @@ impl Child {
         std::fs::read_to_string(&self.errors).unwrap_or_default()
     }
 
+    /// Returns the process id.
+    pub(crate) fn id(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{}: has ended", self.name))
+    }
+
     fn path(&self, file: &str) -> Result<PathBuf> {
-        let id = self.child.id().with_context(|| format!("{}: has ended", self.name))?;
-        Ok(Path::new("/proc").join(id.to_string()).join(file))
+        Ok(Path::new("/proc").join(self.id()?.to_string()).join(file))
     }
 
     /// Returns the time that the threads were on a processor, in nanoseconds, as the scheduler counts it

@@ -1,0 +1,124 @@
+//! What is measured, and of whom.
+
+use clap::ValueEnum;
+
+/// A part of a run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Measure {
+    /// Small requests over open connections.
+    Request,
+    /// One request a connection.
+    Connection,
+    /// Data from the server.
+    Bulk,
+    /// The time of the packet engine's program for a packet.
+    Program,
+    /// Two million flows.
+    Flows,
+}
+
+impl Measure {
+    /// Those that compare subjects.
+    pub(crate) const COMPARED: [Self; 3] = [Self::Request, Self::Connection, Self::Bulk];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Request => "keep-alive, small requests, 64 connections",
+            Self::Connection => "one request a connection, 64 at a time",
+            Self::Bulk => "bulk, server to client, 1 stream",
+            Self::Program => "the program of the packet engine",
+            Self::Flows => "two million flows",
+        }
+    }
+
+    /// Returns the names of the cost and of the rate.
+    pub(crate) fn units(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Request => ("CPU us/request", "requests/s"),
+            Self::Connection => ("CPU us/connection", "connections/s"),
+            Self::Bulk => ("CPU s/GB", "Gbit/s"),
+            Self::Program | Self::Flows => ("ns/packet", "packets/s"),
+        }
+    }
+
+    /// Returns the nanoseconds a unit of a cost of 1, and the factor from units a second to the rate.
+    pub(crate) fn scale(self) -> (f64, f64) {
+        match self {
+            // A unit is an octet, and nanoseconds an octet are seconds a gigabyte.
+            Self::Bulk => (1.0, 8e-9),
+            _ => (1e3, 1.0),
+        }
+    }
+}
+
+/// How a packet leaves the director's machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Redirect {
+    /// The stack routes it.
+    Stack,
+    /// The program gives it to the device, and the kernel finds the neighbour.
+    Neighbour,
+}
+
+impl Redirect {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stack => "stack",
+            Self::Neighbour => "redirect_neigh",
+        }
+    }
+}
+
+/// What is between the client and the server, in the order of measurements.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Subject {
+    /// Nothing: one wire.
+    Direct,
+    /// A router.
+    Forwarding,
+    /// This crate's packet engine, whose table decides connections.
+    PacketTable,
+    /// This crate's packet engine, which asks `wlc` for each connection.
+    PacketUpcall,
+    /// A second router: differences from the first are noise. What is compared with them is between them.
+    ForwardingAa,
+    /// The kernel's connection tracking, which `nft` tells to spread connections.
+    Nft,
+    /// HAProxy in TCP mode, one thread.
+    Haproxy,
+    /// This crate's forwarder, one worker thread.
+    Proxy,
+}
+
+impl Subject {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Forwarding => "forwarding",
+            Self::ForwardingAa => "forwarding-aa",
+            Self::Nft => "nft",
+            Self::Haproxy => "haproxy",
+            Self::Proxy => "proxy",
+            Self::PacketTable => "packet-table",
+            Self::PacketUpcall => "packet-upcall",
+        }
+    }
+
+    /// Returns how packets leave the director; `None` where none pass one.
+    pub(crate) fn redirect(self) -> Option<Redirect> {
+        match self {
+            Self::Direct | Self::Haproxy | Self::Proxy => None,
+            Self::Forwarding | Self::ForwardingAa | Self::Nft => Some(Redirect::Stack),
+            Self::PacketTable | Self::PacketUpcall => Some(Redirect::Neighbour),
+        }
+    }
+
+    /// Returns whether the packet engine asks the scheduler; `None` for other engines.
+    pub(crate) fn asks_scheduler(self) -> Option<bool> {
+        match self {
+            Self::PacketTable => Some(false),
+            Self::PacketUpcall => Some(true),
+            _ => None,
+        }
+    }
+}
