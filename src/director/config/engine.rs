@@ -25,7 +25,7 @@ pub enum EngineKind {
     Ipvs,
     /// A program of this crate in the kernel, which needs the capabilities `CAP_BPF` and `CAP_NET_ADMIN`, a BPF
     /// file system and `/dev/net/tun`. It rewrites addresses and ports; the director chooses the server of each
-    /// new connection.
+    /// new connection, or its scheduler's own table in the kernel does, where the scheduler is keyed by one.
     Packet,
 }
 

@@ -18,8 +18,9 @@ builder PacketConfigBuilder;
 /// How this director uses its program in the kernel, for services with `engine = "packet"`.
 ///
 /// The program and its flows outlive the process. A director that is killed leaves them in the kernel: open
-/// flows go on, and a table of the servers by weight, as the director left it, decides new ones; where a server
-/// has a connection limit, new ones are refused. The next director takes all of it over.
+/// flows go on, and a table of the servers, as the director left it, decides new ones: that of the scheduler, if it
+/// is keyed by one, or one by weight; where a server has a connection limit, new ones are refused. The next director
+/// takes all of it over.
 ///
 /// The engine is made for the first service that asks for it. A reload that changes `keep_at_stop` applies
 /// it; another change of a running engine is reported as not applied, and needs a restart of the director.
