@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::command::PacketCommand;
 use super::flow_table::{PacketFlow, timeout};
+use super::left_state::UnownedService;
 use super::virtual_service::{PacketVirtualService, explain_new_connections};
-use super::worker::{PacketWorker, UnownedService, now};
+use super::worker::{PacketWorker, now};
 use crate::backend::BackendId;
 use crate::engine::{EngineDrainReport, EngineEntry, EngineRequest, NewConnections, SharedService};
 use crate::packet::error::PacketError;
@@ -29,8 +30,10 @@ impl PacketWorker {
                 if self.is_owner(&key, &owner)
                     && let Some(service) = self.services.remove(&key)
                 {
-                    let result = service.hand_over(&mut self.maps);
-                    self.check(result);
+                    if self.leaves_to_table() {
+                        let result = service.hand_over(&mut self.maps);
+                        self.check(result);
+                    }
                     self.servers.disown(service.server_indexes());
                     let left = UnownedService { id: service.id, is_handed_over: true };
                     self.unowned.insert(key, left);
@@ -56,6 +59,7 @@ impl PacketWorker {
         owner: Arc<SharedService>,
         waker: &Waker,
     ) -> Result<(), PacketError> {
+        self.succeed(now())?;
         let replaced = self.services.remove(&key);
         let known = replaced.as_ref().map(|service| service.id);
         let id = match known.or_else(|| self.unowned.get(&key).map(|service| service.id)) {
@@ -77,7 +81,7 @@ impl PacketWorker {
         self.flows.renew_leases(&service, &self.servers, &self.maps);
         self.services.insert(key, service);
         // Before the service's first flow.
-        self.tell_alive();
+        self.become_alive();
         self.follow_routes(true)
     }
 

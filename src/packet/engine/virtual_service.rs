@@ -257,6 +257,11 @@ impl PacketVirtualService {
         self.servers.values().copied().chain(self.sorry_server)
     }
 
+    /// Has the next reconciliation write the service anew: another process may have changed it.
+    pub(super) fn publish_again(&mut self) {
+        self.published = None;
+    }
+
     /// Leaves the service to a successor. Until that has it, the table decides.
     pub(super) fn hand_over(&self, maps: &mut PacketMaps) -> Result<(), PacketError> {
         let Some(service) = self.published else { return Ok(()) };
