@@ -59,6 +59,9 @@
 //! | all services were drained and the engine is dropped | the program and the maps are removed | |
 //! | the machine dies | are lost | |
 //!
+//! A successor may claim a service before the process that has it hands it over: the program asks the successor
+//! from then on, and the other process resumes if the successor is alive no more.
+//!
 //! Persistence is in the process: a client may get another server after a restart. Maps, links and the table
 //! lie in [`PacketSettings::pin_folder`]. A service that nobody claims within ten seconds of a start gets no new
 //! flows. Maps of another version of the layout are not taken over.

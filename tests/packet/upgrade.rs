@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use lvs::packet::{PacketKernelState, PacketStatistics};
+
 use crate::carried::{ask_name, connect, download_long};
 use crate::flows::{now, serve_both, until, virtual_address};
 use crate::process::EngineProcess;
@@ -97,11 +99,12 @@ fn ten_upgrades_in_place_lose_nothing() {
         for upgrade in 0..10 {
             load.until_served();
             if upgrade % 2 == 0 {
-                // The next engine has the program before the last one leaves its services.
+                // The next engine serves before the last one leaves its services, as directors do it.
                 let mut next = EngineProcess::load(world, 4096);
-                process.hand_over();
                 load.until_served();
                 next.ask("claim");
+                load.until_served();
+                process.hand_over();
                 process = next;
             } else {
                 process.kill();
@@ -119,4 +122,52 @@ fn ten_upgrades_in_place_lose_nothing() {
     let (requests, took) = (requests * CONNECTIONS as u64, now() - begun_at);
     let rate = requests as f64 / took.as_secs_f64();
     println!("{load:?}: in {took:?} {requests} requests, {rate:.0} a second");
+}
+
+/// Returns the statistics of the program.
+fn statistics(world: &World) -> PacketStatistics {
+    let state = PacketKernelState::read(&world.pin_folder()).expect("maps");
+    state.expect("they are there").statistics
+}
+
+#[test]
+fn an_engine_that_claims_late_has_a_lease_for_each_flow() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let process = EngineProcess::start(&world);
+    let connect = || connect(&world, virtual_address());
+    let mut streams = vec![connect(), connect()];
+    let mut next = EngineProcess::load(&world, 4096);
+    // The last process still decides; the next one did not find these in the kernel.
+    streams.extend([connect(), connect()]);
+    assert_eq!(statistics(&world).upcalls, 4);
+    process.hand_over();
+    streams.extend([connect(), connect()]);
+    next.ask("claim");
+    streams.extend([connect(), connect()]);
+    until("there is a lease for each", || next.active() == 8);
+    let statistics = statistics(&world);
+    assert_eq!((statistics.upcalls, statistics.table_decisions), (6, 2));
+    streams.truncate(3);
+    until("leases end", || next.active() == 3);
+}
+
+#[test]
+fn an_engine_that_claims_before_the_last_one_has_left_decides() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let process = EngineProcess::start(&world);
+    let connect = || connect(&world, virtual_address());
+    let mut streams = vec![connect(), connect()];
+    let mut next = EngineProcess::load(&world, 4096);
+    streams.extend([connect(), connect()]);
+    next.ask("claim");
+    streams.extend([connect(), connect()]);
+    process.hand_over();
+    streams.extend([connect(), connect()]);
+    until("there is a lease for each", || next.active() == 8);
+    let statistics = statistics(&world);
+    assert_eq!((statistics.upcalls, statistics.table_decisions), (8, 0));
+    streams.truncate(3);
+    until("leases end", || next.active() == 3);
 }

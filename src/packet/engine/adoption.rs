@@ -45,6 +45,11 @@ impl PacketWorker {
         {
             return Ok(());
         }
+        self.find_unknown_flows()
+    }
+
+    /// Takes the flows in the kernel of which this process does not know, and ends those that have ended.
+    pub(super) fn find_unknown_flows(&mut self) -> Result<(), PacketError> {
         let is_to_server = |flow: &RawFlow| flow.state & flow_state::TO_CLIENT == 0;
         let flows = self.maps.flows();
         let flows = flows.filter(|entry| entry.as_ref().map_or(true, |(_, it)| is_to_server(it)));

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::task::Wake;
 use std::time::Duration;
 
-use crate::engine::{EngineEntry, EngineEntryKind, EngineRequest, NewConnections, SharedService};
+use crate::engine::{EngineEntry, EngineEntryKind, EngineRequest, SharedService};
 use crate::packet::error::PacketError;
 use crate::packet::layout::RawServiceKey;
 
@@ -24,7 +24,7 @@ pub(super) enum PacketCommand {
         reply: SyncSender<Result<(), PacketError>>,
     },
     /// Drains a service and removes it, if it is still this owner's.
-    Drain { key: RawServiceKey, owner: Arc<SharedService>, within: Duration, new: NewConnections },
+    Drain { key: RawServiceKey, owner: Arc<SharedService>, within: Duration },
     /// Forgets a service, and leaves it in the kernel.
     HandOver(RawServiceKey, Arc<SharedService>),
     /// Lists entries of a service.

@@ -52,9 +52,10 @@ struct PacketService {
 }
 
 impl EngineService for PacketService {
-    fn drain(&self, within: Duration, new_connections: NewConnections) {
+    /// New flows are left to the stack in any case, which refuses those that no socket of this machine is for.
+    fn drain(&self, within: Duration, _new_connections: NewConnections) {
         let (key, owner) = (self.key, Arc::clone(&self.shared));
-        self.end(PacketCommand::Drain { key, owner, within, new: new_connections });
+        self.end(PacketCommand::Drain { key, owner, within });
     }
 
     fn hand_over(&self) {

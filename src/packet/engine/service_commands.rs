@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::command::PacketCommand;
 use super::flow::PacketFlow;
-use super::virtual_service::{PacketVirtualService, explain_new_connections};
-use super::worker::{PacketWorker, UnownedService, now};
-use crate::engine::{EngineDrainReport, EngineRequest, NewConnections, SharedService};
+use super::left_state::UnownedService;
+use super::virtual_service::PacketVirtualService;
+use super::worker::{PacketWorker, now};
+use crate::engine::{EngineDrainReport, EngineRequest, SharedService};
 use crate::packet::error::PacketError;
 use crate::packet::layout::{MAX_SERVICES, RawServiceKey};
 
@@ -21,15 +22,17 @@ impl PacketWorker {
                 // The owner waits for the reply.
                 let _ = reply.send(result);
             }
-            PacketCommand::Drain { key, owner, within, new } => {
-                self.drain(key, &owner, within, new);
+            PacketCommand::Drain { key, owner, within } => {
+                self.drain(key, &owner, within);
             }
             PacketCommand::HandOver(key, owner) => {
                 if self.is_owner(&key, &owner)
                     && let Some(service) = self.services.remove(&key)
                 {
-                    let result = service.hand_over(&mut self.maps);
-                    self.check(result);
+                    if self.leaves_to_table() {
+                        let result = service.hand_over(&mut self.maps);
+                        self.check(result);
+                    }
                     self.servers.disown(service.server_indexes());
                     let left = UnownedService { id: service.id, is_handed_over: true };
                     self.unowned.insert(key, left);
@@ -55,29 +58,36 @@ impl PacketWorker {
         owner: Arc<SharedService>,
         waker: &Waker,
     ) -> Result<(), PacketError> {
-        let replaced = self.services.remove(&key);
-        let known = replaced.as_ref().map(|service| service.id);
+        self.succeed(now())?;
+        let known = self.services.get(&key).map(|service| service.id);
         let id = match known.or_else(|| self.unowned.get(&key).map(|service| service.id)) {
             Some(id) => id,
             None => self.free_service_id()?,
         };
         let mut service = PacketVirtualService::new(key, id, request, owner)
             .map_err(|error| PacketError::Map { map: "services", reason: error.to_string() })?;
-        if let Some(replaced) = replaced {
-            service.inherit(&replaced, now());
+        if let Some(replaced) = self.services.get(&key) {
+            service.inherit(replaced, now());
             // Those that the new one has, too, are assigned to it.
             self.servers.disown(replaced.server_indexes());
-            replaced.owner.finish(EngineDrainReport::default());
         }
         // Registers the waker.
         service.has_changed(waker);
-        service.reconcile(&mut self.maps, &mut self.servers)?;
+        if let Err(error) = service.reconcile(&mut self.maps, &mut self.servers) {
+            // The one before goes on.
+            if let Some(replaced) = self.services.get_mut(&key) {
+                let _ = replaced.reconcile(&mut self.maps, &mut self.servers);
+            }
+            return Err(error);
+        }
         self.unowned.remove(&key);
         self.flows.record_ends(service.id, service.request.on_flow_end.is_some());
         self.flows.renew_leases(&service, &self.servers, &self.maps);
-        self.services.insert(key, service);
+        if let Some(replaced) = self.services.insert(key, service) {
+            replaced.owner.finish(EngineDrainReport::default());
+        }
         // Before the service's first flow.
-        self.tell_alive();
+        self.become_alive();
         self.follow_routes(true)
     }
 
@@ -93,19 +103,11 @@ impl PacketWorker {
             })
     }
 
-    fn drain(
-        &mut self,
-        key: RawServiceKey,
-        owner: &Arc<SharedService>,
-        within: Duration,
-        new: NewConnections,
-    ) {
+    fn drain(&mut self, key: RawServiceKey, owner: &Arc<SharedService>, within: Duration) {
         if !self.is_owner(&key, owner) {
             return owner.finish(EngineDrainReport::default());
         }
         let Some(service) = self.services.get_mut(&key) else { return };
-        let name = &service.request.service;
-        tracing::debug!("service {name} drains; new flows: {}", explain_new_connections(new));
         let flows = self.flows.count_open(service.id);
         let result = service.begin_drain(within, now(), flows, &mut self.maps);
         self.check(result);

@@ -10,9 +10,7 @@ use super::server_slots::{ServerSlot, ServerSlots};
 use super::service_table::ServiceTable;
 use crate::backend::{Backend, BackendState, Members, SetSubscription, Snapshot};
 use crate::balancer::{Persistence, PickError};
-use crate::engine::{
-    EngineCounters, EngineRequest, EngineServerCounters, NewConnections, SharedService,
-};
+use crate::engine::{EngineCounters, EngineRequest, EngineServerCounters, SharedService};
 use crate::packet::error::PacketError;
 use crate::packet::layout::{RawService, RawServiceKey, SERVICE_SHEDS, SERVICE_UNOWNED};
 use crate::packet::maps::PacketMaps;
@@ -273,6 +271,11 @@ impl PacketVirtualService {
         self.servers.values().copied().chain(self.sorry_server)
     }
 
+    /// Has the next reconciliation write the service anew: another process may have changed it.
+    pub(super) fn publish_again(&mut self) {
+        self.published = None;
+    }
+
     /// Leaves the service to a successor. Until that has it, the table decides.
     pub(super) fn hand_over(&self, maps: &mut PacketMaps) -> Result<(), PacketError> {
         let Some(service) = self.published else { return Ok(()) };
@@ -366,12 +369,4 @@ fn release(
         slot.is_member = false;
     }
     set_available(index, false, maps, servers)
-}
-
-/// Tells who new flows of a service that drains go to.
-pub(super) fn explain_new_connections(new_connections: NewConnections) -> &'static str {
-    match new_connections {
-        NewConnections::Refused => "refused",
-        NewConnections::Local => "to this machine's sockets",
-    }
 }

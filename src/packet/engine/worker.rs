@@ -12,14 +12,13 @@ use rustix::time::{ClockId, clock_gettime};
 use super::command::{CommandSender, PacketCommand};
 use super::flow::PacketFlow;
 use super::flow_table::PacketFlowTable;
+use super::left_state::{LeftState, Succession, UnownedService};
 use super::server_slots::ServerSlots;
 use super::tap::{MAX_FRAME_LEN, Tap};
 use super::virtual_service::PacketVirtualService;
 use crate::balancer::PickError;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{
-    RawControl, RawService, RawServiceKey, SERVICE_UNOWNED, event_kind, flow_state,
-};
+use crate::packet::layout::{RawControl, RawServiceKey, event_kind};
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
 use crate::packet::program::{PacketProgram, detach};
@@ -36,9 +35,6 @@ const MAX_ALIVE_INTERVAL: Duration = Duration::from_millis(200);
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Services that an earlier process left and nobody has claimed after this time get no new flows.
 const CLAIM_TIME: Duration = Duration::from_secs(10);
-/// What the program counts decisions in: 2^24 ns.
-const WINDOWS_PER_SECOND: u32 = (1_000_000_000_u64 >> 24) as u32;
-
 /// Reads the clock.
 #[expect(clippy::disallowed_methods, reason = "the thread is a shell: it waits for real time")]
 pub(super) fn now() -> Instant {
@@ -89,18 +85,10 @@ pub(super) struct PacketWorker {
     pub(super) unowned: BTreeMap<RawServiceKey, UnownedService>,
     /// The events that were lost before all flows were looked at last.
     pub(super) lost_events: u64,
+    pub(super) succession: Succession,
     /// The error that was logged last.
     said: String,
     published: Arc<Mutex<PublishedState>>,
-}
-
-/// A service that the program has and nobody owns.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct UnownedService {
-    pub(super) id: u32,
-    /// Whether its owner has left it to a successor. If not, an earlier process has left it, and it gets no new
-    /// flows when nobody claims it in time.
-    pub(super) is_handed_over: bool,
 }
 
 /// What the thread tells of itself.
@@ -113,28 +101,13 @@ pub(super) struct PublishedState {
 impl PacketWorker {
     /// Reads what an earlier process left.
     pub(super) fn new(
-        (program, mut maps): (PacketProgram, PacketMaps),
+        (program, maps): (PacketProgram, PacketMaps),
         tap: Tap,
         netlink: RouteSocket,
         settings: PacketSettings,
         (commands, received): (CommandSender, Receiver<PacketCommand>),
     ) -> Result<Self, PacketError> {
-        let mut unowned = BTreeMap::new();
-        for (key, service) in maps.services()? {
-            if key.protocol != 0 {
-                let flags = service.flags | SERVICE_UNOWNED;
-                maps.set_service(&key, &RawService { flags, ..service })?;
-                unowned.insert(key, UnownedService { id: service.id, is_handed_over: false });
-            }
-        }
-        let mut servers = ServerSlots::read(&maps)?;
-        let mut flows = PacketFlowTable::default();
-        for entry in maps.flows() {
-            let (tuple, flow) = entry?;
-            if flow.state & flow_state::TO_CLIENT == 0 {
-                flows.insert(tuple, PacketFlow::found(&flow), &mut servers, &settings);
-            }
-        }
+        let LeftState { unowned, servers, flows } = LeftState::read(&maps, &settings)?;
         let lost_events = PacketStatistics::read(&maps)?.events_lost;
         let mut this = Self {
             maps,
@@ -151,6 +124,7 @@ impl PacketWorker {
             refusals: Refusals::default(),
             unowned,
             lost_events,
+            succession: Succession::default(),
             said: String::new(),
             published: Arc::default(),
         };
@@ -192,7 +166,7 @@ impl PacketWorker {
                 self.run_command(command, &waker);
             }
             let now = now();
-            has_more = self.read_events(now);
+            has_more = self.has_events() && self.read_events(now);
             let decided = self.decide_waiting(&mut buffer, now);
             has_more |= self.check(decided).unwrap_or_default();
             if has_due || now >= next_alive {
@@ -205,7 +179,7 @@ impl PacketWorker {
                 self.end_drained(now);
             }
             if now >= next_audit {
-                self.audit(now - started_at >= CLAIM_TIME);
+                self.audit(now, now - started_at >= CLAIM_TIME);
                 next_audit = now + AUDIT_INTERVAL;
             }
         }
@@ -218,12 +192,14 @@ impl PacketWorker {
             PollFd::new(&self.tap, PollFlags::IN),
             PollFd::from_borrowed_fd(events, PollFlags::IN),
         ];
+        // They stay readable while another process is to read them.
+        let fds = if self.has_events() { &mut fds[..] } else { &mut fds[..2] };
         let wait = Timespec {
             tv_sec: wait.as_secs().try_into().unwrap_or(1),
             tv_nsec: wait.subsec_nanos().into(),
         };
         // A signal wakes it early, which does no harm.
-        let _ = poll(&mut fds, Some(&wait));
+        let _ = poll(fds, Some(&wait));
     }
 
     /// Logs what failed, once for as long as it is the same.
@@ -249,8 +225,10 @@ impl PacketWorker {
         let mut failures = Vec::new();
         let mut cut = Vec::new();
         let mut has_changed = false;
+        // A successor keeps the servers then.
+        let is_superseded = self.is_superseded();
         for service in self.services.values_mut() {
-            if service.has_changed(waker) {
+            if service.has_changed(waker) && !is_superseded {
                 has_changed = true;
                 let result = service.reconcile(&mut self.maps, &mut self.servers);
                 failures.extend(result.err());
@@ -269,22 +247,6 @@ impl PacketWorker {
         for failure in failures {
             self.say(&failure.to_string());
         }
-    }
-
-    /// Has the program ask this process. One without services is silent: it may have handed them over to another,
-    /// which the program asks then.
-    pub(super) fn tell_alive(&mut self) {
-        if self.services.is_empty() {
-            return;
-        }
-        let alive_for = u64::try_from(self.settings.alive_for.as_nanos()).unwrap_or(u64::MAX);
-        let control = RawControl {
-            alive_until: self.clock.now().saturating_add(alive_for),
-            tap_ifindex: self.tap.device.index,
-            upcalls_per_window: self.settings.decisions_per_second.div_ceil(WINDOWS_PER_SECOND),
-        };
-        let result = self.maps.set_control(&control);
-        self.check(result);
     }
 
     /// Reads what has happened to flows. Returns whether more may wait.
@@ -312,8 +274,9 @@ impl PacketWorker {
     }
 
     /// Publishes counters, and looks for what has changed in the network namespace.
-    fn audit(&mut self, is_claim_time_over: bool) {
-        if is_claim_time_over {
+    fn audit(&mut self, now: Instant, is_claim_time_over: bool) {
+        let result = self.audit_succession(now);
+        if self.check(result).unwrap_or_default() && is_claim_time_over {
             let left = self.unowned.iter().filter(|(_, service)| !service.is_handed_over);
             for key in left.map(|(key, _)| *key).collect::<Vec<_>>() {
                 self.unowned.remove(&key);
