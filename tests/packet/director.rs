@@ -12,17 +12,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
 /// No step of these tests takes so long, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const MACHINES: [&str; 2] = ["a", "b"];
 
 /// A server that answers each octet with the name of its machine.
-struct NamedServer {
+pub(crate) struct NamedServer {
     address: SocketAddr,
     listener: TcpListener,
 }
 
 impl NamedServer {
-    fn start(world: &World, number: usize) -> Self {
+    pub(crate) fn start(world: &World, number: usize) -> Self {
         let (machine, address) = (MACHINES[number], socket_address(SERVERS[0][number], 8080));
         let listener = world.within(machine, || TcpListener::bind(address).expect("a listener"));
         let accepting = listener.try_clone().expect("a duplicate");
@@ -52,10 +52,10 @@ fn serve(mut client: TcpStream, name: u8) {
 }
 
 /// A client's connection to the service.
-struct Client(TcpStream);
+pub(crate) struct Client(pub(crate) TcpStream);
 
 impl Client {
-    fn connect(world: &World) -> Self {
+    pub(crate) fn connect(world: &World) -> Self {
         let address = socket_address(VIRTUAL[0], 80);
         let stream = world.within("client", || TcpStream::connect_timeout(&address, PATIENCE));
         let stream = stream.expect("the service accepts");
@@ -65,7 +65,7 @@ impl Client {
 
     /// Returns the name of the machine that serves the connection.
     #[track_caller]
-    fn ask(&mut self) -> char {
+    pub(crate) fn ask(&mut self) -> char {
         self.0.write_all(b"?").expect("the connection is open");
         let mut name = [0];
         self.0.read_exact(&mut name).expect("the server answers");
@@ -75,14 +75,14 @@ impl Client {
 
 /// Returns the machines that serve this many new connections, in the order of their names.
 #[track_caller]
-fn ask(world: &World, times: usize) -> String {
+pub(crate) fn ask(world: &World, times: usize) -> String {
     let mut names: Vec<_> = (0..times).map(|_| Client::connect(world).ask()).collect();
     names.sort_unstable();
     names.into_iter().collect()
 }
 
 /// Returns the configuration of a service with both servers, with more keys of the table `[packet]`.
-fn config_text(world: &World, engine: &str, packet: &str) -> String {
+pub(crate) fn config_text(world: &World, engine: &str, packet: &str) -> String {
     let mut text = format!(
         "[admin]\nlisten = \"127.0.0.1:0\"\n\
          [packet]\nflows = 4096\nalive_for = \"1m\"\npin_folder = \"{}\"\n{packet}\n\
@@ -103,7 +103,7 @@ fn parse(text: &str) -> DirectorConfig {
 }
 
 /// Runs a test on the director's machine, in a runtime of one thread.
-fn on_director(world: &World, test: impl AsyncFnOnce() + Send) {
+pub(crate) fn on_director(world: &World, test: impl AsyncFnOnce() + Send) {
     world.within("director", || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(test());
@@ -124,7 +124,7 @@ fn server_state(director: &Director, number: usize) -> &'static str {
 }
 
 /// Starts a director whose servers have passed their checks.
-async fn start(text: &str) -> Director {
+pub(crate) async fn start(text: &str) -> Director {
     let director = Director::start(parse(text)).await.expect("the director starts");
     for number in [0, 1] {
         until("the check has passed", || server_state(&director, number) == "eligible").await;

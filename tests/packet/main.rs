@@ -13,6 +13,8 @@ mod full;
 #[expect(dead_code, reason = "other tests leave tests out, and count instructions")]
 mod guest;
 mod inside;
+#[cfg(feature = "director")]
+mod operator;
 mod outlive;
 mod process;
 mod recorded;
