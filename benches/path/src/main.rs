@@ -110,7 +110,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.part.is_some() {
         process::enter(arguments.core)?;
-        rustix::process::nice(PRIORITY).context("cannot get a priority")?;
+        raise_priority().context("cannot get a priority")?;
         if let Some(namespace) = &arguments.namespace {
             network::enter_namespace(namespace)?;
         }
@@ -134,6 +134,17 @@ fn main() -> Result<()> {
         Some(Part::Packet(order)) => runtime.block_on(engines::serve_packets(order)),
         Some(Part::Repeat(order)) => runtime.block_on(repeated::serve(order)),
         Some(Part::Exec { program, arguments }) => process::exec(program, arguments),
+    }
+}
+
+/// Gives the process more of its core than others.
+fn raise_priority() -> Result<()> {
+    // With automatic groups a priority is one among those of a session, and the session has one itself.
+    rustix::process::setsid()?;
+    rustix::process::nice(PRIORITY)?;
+    match std::fs::write("/proc/self/autogroup", PRIORITY.to_string()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => Ok(written?),
     }
 }
 
