@@ -67,10 +67,9 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 	return map_lookup(&flows, &tuple);
 }
 
-// Gives an ICMP error, and the packet that it quotes, the addresses of the other side, and finds the device that
-// it leaves by. Returns 0 if it is not about a flow, 1 if it was changed, or -1 if it cannot be.
-static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, const struct packet *packet,
-						     u32 *ifindex)
+// Gives an ICMP error, and the packet that it quotes, the addresses of the other side. Returns the device that it
+// leaves by, or 0 if it is not about a flow, or -1 if it cannot be changed.
+static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct tuple quoted = {};
 	u16 checksum = 0;
@@ -84,7 +83,7 @@ static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, cons
 		source = flow->source;
 	struct address destination = flow->destination;
 	struct address quoted_destination = flow->source;
-	*ifindex = outgoing_device(flow);
+	int ifindex = outgoing_device(flow);
 	u32 old_ports = ports(quoted.source_port, quoted.destination_port);
 	u32 new_ports = ports(flow->destination_port, flow->source_port);
 	u64 change = add_address_change(0, &quoted.source, &destination);
@@ -113,7 +112,7 @@ static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, cons
 	}
 	if (write_addresses(skb, packet, &source, &destination))
 		return -1;
-	return 1;
+	return ifindex;
 }
 
 #endif

@@ -64,4 +64,21 @@ static u64 (*const coarse_time_ns)(void) = (void *)160;
 // A negative answer is an error: there is no such device.
 static long (*const check_mtu)(struct __sk_buff *, u32 ifindex, u32 *mtu, s32 len_change, u64 flags) = (void *)163;
 
+// Finds the first octets of a packet, where they lie in one piece: their place is read and written in some
+// nanoseconds less than by a helper. The length is a constant, and the answer no address: the verifier lets no process
+// without CAP_PERFMON add another number to a packet's address, nor compare one.
+INLINE int find_octets(struct __sk_buff *skb, u32 len, void **octets)
+{
+	void *data, *end;
+	// The verifier knows the fields by their offsets. The compiler, which takes them for numbers, moves them about.
+	asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(data) : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, data)));
+	asm volatile("%0 = *(u32 *)(%1 + %2)"
+		     : "=r"(end)
+		     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, data_end)));
+	if (data + len > end)
+		return 0;
+	*octets = data;
+	return 1;
+}
+
 #endif

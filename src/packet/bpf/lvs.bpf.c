@@ -18,11 +18,10 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 {
 	if (packet->hop_limit <= 1)
 		return VERDICT_NEXT;
-	u32 ifindex = 0;
-	int result = translate_error(skb, packet, &ifindex);
-	if (result == 0)
+	int ifindex = translate_error(skb, packet);
+	if (ifindex == 0)
 		return VERDICT_NEXT;
-	if (result < 0) {
+	if (ifindex < 0) {
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
 	}

@@ -6,6 +6,8 @@
 #include "layout.h"
 
 enum { ETHERNET_LEN = 14, IPV4_LEN = 20, IPV6_LEN = 40, TCP_LEN = 20, UDP_LEN = 8 };
+// Where the header after that of IP is, if there are no options.
+enum { IPV4_TRANSPORT = ETHERNET_LEN + IPV4_LEN, IPV6_TRANSPORT = ETHERNET_LEN + IPV6_LEN };
 enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86dd };
 enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_ICMPV6 = 58 };
 // Extension headers of IPv6.
@@ -73,7 +75,6 @@ struct packet {
 	u8 is_ipv6;
 	u8 tcp_flags;
 	u8 hop_limit;
-	u8 protocol_of_ipv4;
 	// What the fragments of a packet have in common.
 	u32 fragment_id;
 	// One of `enum fragment_kind`.
@@ -100,6 +101,21 @@ INLINE int is_same_address(const struct address *a, const struct address *b)
 	       a->words[0] == b->words[0];
 }
 
+// Reads the beginning of the header after that of IP, of a length that is a constant.
+INLINE long load_transport(struct __sk_buff *skb, const struct packet *packet, u8 *header, u32 len)
+{
+	void *octets;
+	if (packet->transport == IPV4_TRANSPORT && find_octets(skb, IPV4_TRANSPORT + len, &octets)) {
+		__builtin_memcpy(header, octets + IPV4_TRANSPORT, len);
+		return 0;
+	}
+	if (packet->transport == IPV6_TRANSPORT && find_octets(skb, IPV6_TRANSPORT + len, &octets)) {
+		__builtin_memcpy(header, octets + IPV6_TRANSPORT, len);
+		return 0;
+	}
+	return load_bytes(skb, packet->transport, header, len);
+}
+
 // Reads the ports, and the flags of TCP.
 INLINE enum packet_kind parse_transport(struct __sk_buff *skb, struct packet *packet, u32 payload_len)
 {
@@ -116,13 +132,13 @@ INLINE enum packet_kind parse_transport(struct __sk_buff *skb, struct packet *pa
 	if (payload_len < header_len || skb->len < packet->transport + header_len)
 		return PACKET_MALFORMED;
 	if (protocol == PROTOCOL_TCP) {
-		if (load_bytes(skb, packet->transport, header, 14))
+		if (load_transport(skb, packet, header, 14))
 			return PACKET_MALFORMED;
 		u32 len = (header[12] >> 4) * 4;
 		if (len < TCP_LEN || len > payload_len)
 			return PACKET_MALFORMED;
 		packet->tcp_flags = header[13];
-	} else if (load_bytes(skb, packet->transport, header, 4)) {
+	} else if (load_transport(skb, packet, header, 4)) {
 		return PACKET_MALFORMED;
 	}
 	__builtin_memcpy(&packet->tuple.source_port, header, 2);
@@ -145,7 +161,7 @@ INLINE enum packet_kind parse_ipv4(struct __sk_buff *skb, struct packet *packet,
 	u32 len = NETWORK16(ip->len);
 	set_ipv4(&packet->tuple.source, ip->source);
 	set_ipv4(&packet->tuple.destination, ip->destination);
-	packet->tuple.protocol = packet->protocol_of_ipv4 = ip->protocol;
+	packet->tuple.protocol = ip->protocol;
 	packet->hop_limit = ip->time_to_live;
 	packet->ipv4_checksum = ip->checksum;
 	packet->transport = ETHERNET_LEN + IPV4_LEN;
@@ -225,18 +241,12 @@ INLINE enum packet_kind parse_ipv6(struct __sk_buff *skb, struct packet *packet,
 }
 
 // Finds the header of IP, all in one piece: the headers may lie in pages apart. Returns whether it is there.
-//
-// The length is a constant, and the answer no address: the verifier lets no process without CAP_PERFMON add
-// another number to a packet's address, nor compare one.
 INLINE int find_ip(struct __sk_buff *skb, u32 len, void **ip)
 {
-	void *data = (void *)(u64)skb->data, *end = (void *)(u64)skb->data_end;
-	if (data + ETHERNET_LEN + len > end) {
-		if (skb->len < ETHERNET_LEN + len || pull_data(skb, ETHERNET_LEN + len))
-			return 0;
-		data = (void *)(u64)skb->data;
-		end = (void *)(u64)skb->data_end;
-		if (data + ETHERNET_LEN + len > end)
+	void *data;
+	if (!find_octets(skb, ETHERNET_LEN + len, &data)) {
+		if (skb->len < ETHERNET_LEN + len || pull_data(skb, ETHERNET_LEN + len) ||
+		    !find_octets(skb, ETHERNET_LEN + len, &data))
 			return 0;
 	}
 	// A tag of a VLAN that the device has not taken off, or no Ethernet.

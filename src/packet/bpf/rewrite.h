@@ -6,20 +6,7 @@
 #include "parse.h"
 
 // Offsets in a header.
-enum { IPV4_TIME_TO_LIVE = 8, IPV6_HOP_LIMIT = 7, TCP_CHECKSUM = 16, UDP_CHECKSUM = 6 };
-
-// What a header of IPv4 has from its time to live on.
-struct ipv4_end {
-	u8 time_to_live, protocol;
-	u16 checksum;
-	u32 source, destination;
-};
-
-// What a header of IPv6 has from its hop limit on.
-struct ipv6_end {
-	u8 hop_limit;
-	struct address source, destination;
-} __attribute__((packed));
+enum { TCP_CHECKSUM = 16, UDP_CHECKSUM = 6 };
 
 // Adds to a sum of ones' complement what a change of a word changes.
 INLINE u64 add_change(u64 sum, u32 from, u32 to)
@@ -60,27 +47,49 @@ INLINE u32 ports(u16 source, u16 destination)
 	return word;
 }
 
-// Writes the addresses of the header of IP, with a hop limit that is one less.
+// Writes the addresses of the header of IP, which lies in one piece, with a hop limit that is one less.
 INLINE long write_addresses(struct __sk_buff *skb, const struct packet *packet, const struct address *source,
 			    const struct address *destination)
 {
 	const struct tuple *old = &packet->tuple;
+	u8 hop_limit = packet->hop_limit - 1;
+	void *octets;
 	if (packet->is_ipv6) {
-		struct ipv6_end end = {packet->hop_limit - 1, *source, *destination};
-		return store_bytes(skb, ETHERNET_LEN + IPV6_HOP_LIMIT, &end, sizeof(end), 0);
+		if (!find_octets(skb, IPV6_TRANSPORT, &octets))
+			return -1;
+		struct ipv6 *ip = octets + ETHERNET_LEN;
+		ip->hop_limit = hop_limit;
+		ip->source = *source;
+		ip->destination = *destination;
+		return 0;
 	}
-	struct ipv4_end end = {
-		.time_to_live = packet->hop_limit - 1,
-		.protocol = packet->protocol_of_ipv4,
-		.source = source->words[3],
-		.destination = destination->words[3],
-	};
-	u64 change = add_change(0, old->source.words[3], end.source);
-	change = add_change(change, old->destination.words[3], end.destination);
+	u64 change = add_change(0, old->source.words[3], source->words[3]);
+	change = add_change(change, old->destination.words[3], destination->words[3]);
 	// The time to live is the first octet of its word.
-	change = add_change(change, NETWORK16(packet->hop_limit << 8), NETWORK16(end.time_to_live << 8));
-	end.checksum = changed_checksum(packet->ipv4_checksum, change);
-	return store_bytes(skb, ETHERNET_LEN + IPV4_TIME_TO_LIVE, &end, sizeof(end), 0);
+	change = add_change(change, NETWORK16(packet->hop_limit << 8), NETWORK16(hop_limit << 8));
+	if (!find_octets(skb, IPV4_TRANSPORT, &octets))
+		return -1;
+	struct ipv4 *ip = octets + ETHERNET_LEN;
+	ip->time_to_live = hop_limit;
+	ip->checksum = changed_checksum(packet->ipv4_checksum, change);
+	ip->source = source->words[3];
+	ip->destination = destination->words[3];
+	return 0;
+}
+
+// Writes the ports of the header after that of IP.
+INLINE long write_ports(struct __sk_buff *skb, const struct packet *packet, u32 new_ports)
+{
+	void *octets;
+	if (packet->transport == IPV4_TRANSPORT && find_octets(skb, IPV4_TRANSPORT + 4, &octets)) {
+		*(u32 *)(octets + IPV4_TRANSPORT) = new_ports;
+		return 0;
+	}
+	if (packet->transport == IPV6_TRANSPORT && find_octets(skb, IPV6_TRANSPORT + 4, &octets)) {
+		*(u32 *)(octets + IPV6_TRANSPORT) = new_ports;
+		return 0;
+	}
+	return store_bytes(skb, packet->transport, &new_ports, 4, 0);
 }
 
 // Replaces a checksum by the change of the addresses of which its pseudo header consists.
@@ -112,7 +121,7 @@ INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const st
 	if (old_ports != new_ports) {
 		if (replace_l4_checksum(skb, offset, old_ports, new_ports, flags | 4))
 			return -1;
-		if (store_bytes(skb, packet->transport, &new_ports, 4, 0))
+		if (write_ports(skb, packet, new_ports))
 			return -1;
 	}
 	return write_addresses(skb, packet, &flow->source, &flow->destination);
