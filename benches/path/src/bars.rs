@@ -26,17 +26,25 @@ struct CostBar {
     kind: BarKind,
 }
 
-const fn bar(measure: Measure, asks_scheduler: Option<bool>, kind: BarKind) -> CostBar {
-    CostBar { measure, redirect: Redirect::Neighbour, asks_scheduler, kind }
+const fn bar(
+    measure: Measure,
+    redirect: Redirect,
+    asks_scheduler: Option<bool>,
+    kind: BarKind,
+) -> CostBar {
+    CostBar { measure, redirect, asks_scheduler, kind }
 }
 
 const BARS: &[CostBar] = &[
-    bar(Measure::Request, None, BarKind::ToForwarding(1.05)),
-    bar(Measure::Connection, Some(false), BarKind::ToForwarding(1.10)),
-    bar(Measure::Connection, Some(true), BarKind::ToForwarding(1.20)),
-    bar(Measure::Request, None, BarKind::AddedToDirect(0.20)),
-    bar(Measure::Connection, None, BarKind::AddedToDirect(0.20)),
-    bar(Measure::Bulk, None, BarKind::SameAsForwarding),
+    bar(Measure::Request, Redirect::Neighbour, None, BarKind::ToForwarding(1.05)),
+    bar(Measure::Connection, Redirect::Neighbour, Some(false), BarKind::ToForwarding(1.10)),
+    bar(Measure::Connection, Redirect::Neighbour, Some(true), BarKind::ToForwarding(1.20)),
+    bar(Measure::Request, Redirect::Neighbour, None, BarKind::AddedToDirect(0.20)),
+    bar(Measure::Request, Redirect::Peer, None, BarKind::AddedToDirect(0.15)),
+    bar(Measure::Connection, Redirect::Neighbour, None, BarKind::AddedToDirect(0.20)),
+    bar(Measure::Connection, Redirect::Peer, None, BarKind::AddedToDirect(0.20)),
+    bar(Measure::Bulk, Redirect::Neighbour, None, BarKind::SameAsForwarding),
+    bar(Measure::Bulk, Redirect::Peer, None, BarKind::SameAsForwarding),
 ];
 
 /// An A/A pair whose ratio may be farther from 1 than this tells nothing about equality.

@@ -24,6 +24,9 @@ pub(crate) struct PacketOrder {
     /// Ask the scheduler for each connection; without it a table decides.
     #[arg(long)]
     pub(crate) asks_scheduler: bool,
+    /// Give packets to the other ends of pairs of devices.
+    #[arg(long)]
+    pub(crate) redirect_peer: bool,
     /// The flows that the table has room for.
     #[arg(long, default_value_t = 262_144)]
     pub(crate) flows: u32,
@@ -75,6 +78,7 @@ pub(crate) async fn serve_packets(order: &PacketOrder) -> Result<()> {
     let mut settings = PacketSettings::default();
     settings.pin_folder = order.pin_folder.clone();
     settings.flows = order.flows;
+    settings.redirect_peer = order.redirect_peer;
     if !order.asks_scheduler {
         settings.decisions_per_second = 0;
     }

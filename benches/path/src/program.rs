@@ -15,7 +15,7 @@ use crate::running::{START_TIMEOUT, Stage, report_of};
 use crate::statistics::Spread;
 
 /// The flows whose events the engine's thread reads before more are made: it loses none.
-const CHUNK: u32 = 4096;
+const CHUNK: u32 = 2048;
 /// The aim for a packet, in nanoseconds.
 const AIM: f64 = 300.0;
 

@@ -12,7 +12,7 @@ use crate::engines::PacketReport;
 use crate::load::LoadOrder;
 use crate::network::{NetworkMachine, TestNetwork, server_addresses, virtual_address};
 use crate::process::Child;
-use crate::spec::{Measure, Subject};
+use crate::spec::{Measure, Redirect, Subject};
 
 /// What is longest of all that a child does: the program goes through the verifier.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -112,7 +112,11 @@ impl Stage {
                     line.into_iter().chain([file.into_os_string()]),
                 )?)
             }
-            Subject::Proxy | Subject::PacketTable | Subject::PacketUpcall => {
+            Subject::Proxy
+            | Subject::PacketTable
+            | Subject::PacketUpcall
+            | Subject::PacketTablePeer
+            | Subject::PacketUpcallPeer => {
                 self.network.add_virtual_address(number)?;
                 let mut line = match subject.asks_scheduler() {
                     None => vec!["proxy".to_owned()],
@@ -120,6 +124,8 @@ impl Stage {
                         let folder = self.network.pin_folder(subject.name());
                         let mut line = vec!["packet".to_owned()];
                         line.extend(asks_scheduler.then(|| "--asks-scheduler".to_owned()));
+                        let is_peer = subject.redirect() == Some(Redirect::Peer);
+                        line.extend(is_peer.then(|| "--redirect-peer".to_owned()));
                         line.push(folder.display().to_string());
                         line
                     }
@@ -137,6 +143,10 @@ impl Stage {
         let targets = if is_service { vec![listen] } else { servers.to_vec() };
         let mut running = RunningSubject { subject, number, targets, child };
         running.wait_until_serving(&self.network).await?;
+        if subject.redirect() == Some(Redirect::Peer) {
+            // The engine looks for hardware addresses every second.
+            sleep(Duration::from_millis(1500)).await;
+        }
         Ok(running)
     }
 

@@ -58,6 +58,8 @@ pub(crate) enum Redirect {
     Stack,
     /// The program gives it to the device, and the kernel finds the neighbour.
     Neighbour,
+    /// The program gives it to the other end of the pair of devices, in its namespace.
+    Peer,
 }
 
 impl Redirect {
@@ -65,6 +67,7 @@ impl Redirect {
         match self {
             Self::Stack => "stack",
             Self::Neighbour => "redirect_neigh",
+            Self::Peer => "redirect_peer",
         }
     }
 }
@@ -80,6 +83,10 @@ pub(crate) enum Subject {
     PacketTable,
     /// This crate's packet engine, which asks `wlc` for each connection.
     PacketUpcall,
+    /// [`Self::PacketTable`], which gives packets to the other ends of pairs.
+    PacketTablePeer,
+    /// [`Self::PacketUpcall`], which gives packets to the other ends of pairs.
+    PacketUpcallPeer,
     /// A second router: differences from the first are noise. What is compared with them is between them.
     ForwardingAa,
     /// The kernel's connection tracking, which `nft` tells to spread connections.
@@ -101,6 +108,8 @@ impl Subject {
             Self::Proxy => "proxy",
             Self::PacketTable => "packet-table",
             Self::PacketUpcall => "packet-upcall",
+            Self::PacketTablePeer => "packet-table-peer",
+            Self::PacketUpcallPeer => "packet-upcall-peer",
         }
     }
 
@@ -110,14 +119,15 @@ impl Subject {
             Self::Direct | Self::Haproxy | Self::Proxy => None,
             Self::Forwarding | Self::ForwardingAa | Self::Nft => Some(Redirect::Stack),
             Self::PacketTable | Self::PacketUpcall => Some(Redirect::Neighbour),
+            Self::PacketTablePeer | Self::PacketUpcallPeer => Some(Redirect::Peer),
         }
     }
 
     /// Returns whether the packet engine asks the scheduler; `None` for other engines.
     pub(crate) fn asks_scheduler(self) -> Option<bool> {
         match self {
-            Self::PacketTable => Some(false),
-            Self::PacketUpcall => Some(true),
+            Self::PacketTable | Self::PacketTablePeer => Some(false),
+            Self::PacketUpcall | Self::PacketUpcallPeer => Some(true),
             _ => None,
         }
     }
