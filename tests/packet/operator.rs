@@ -53,11 +53,11 @@ fn the_log_has_a_line_for_each_connection() {
     let Some(world) = World::build() else { return };
     let _servers = [NamedServer::start(&world, 0), NamedServer::start(&world, 1)];
     let text = config_text(&world, "\"packet\"", "") + "\n[log]\nconnections = true\n";
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), text).expect("it is written");
+    let file = world.pin_folder().parent().expect("a folder").with_extension("toml");
+    fs::write(&file, text).expect("it is written");
     let child = world.within("director", || {
         let mut command = Command::new(program);
-        command.arg("run").arg(file.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("run").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::piped()).spawn().expect("the program starts")
     });
     let mut child = Program(child);
@@ -76,6 +76,7 @@ fn the_log_has_a_line_for_each_connection() {
         let address = socket_address(VIRTUAL[0], 80);
         world.within("client", || TcpStream::connect_timeout(&address, PATIENCE).is_ok())
     });
+    fs::remove_file(&file).expect("it is there");
     let mut client = Client::connect(&world);
     client.ask();
     let address = client.0.local_addr().expect("an address");

@@ -129,8 +129,8 @@ impl PacketVirtualService {
         maps: &mut PacketMaps,
         servers: &mut ServerSlots,
     ) -> Result<(), PacketError> {
-        // The version first: what is published in between is read again.
-        self.version = self.request.balancer.version();
+        // The version first: what is published in between is read again. So is all of it if it fails.
+        let version = self.request.balancer.version();
         let (snapshot, lookup) = self.request.balancer.lookup_table(self.key.address());
         self.assign_servers(&snapshot, maps, servers)?;
         let mut is_any_eligible = false;
@@ -171,6 +171,7 @@ impl PacketVirtualService {
             maps.set_service(&self.key.of_address(), &RawService::default())?;
             self.published = Some(service);
         }
+        self.version = version;
         Ok(())
     }
 
