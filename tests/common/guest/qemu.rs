@@ -10,6 +10,9 @@ use super::{Guest, WorkFolder, modules, packages};
 
 /// The newest kernel that Debian 12 has.
 const KERNEL: &str = "linux-image-6.12-cloud-amd64";
+/// The variable that names another package with a kernel, such as `linux-image-cloud-amd64`, which depends on
+/// Linux 6.1.
+const KERNEL_VARIABLE: &str = "LVS_TEST_KERNEL";
 
 /// The file of an initramfs that names its modules.
 pub(super) const MODULE_LIST: &str = "/modules/list";
@@ -18,7 +21,8 @@ pub(super) fn command(guest: &Guest) -> Result<(Command, WorkFolder), String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("the kernel in QEMU is for x86-64, as the test binary must be".to_owned());
     }
-    let kernel = packages::unpack(KERNEL, &[KERNEL])?;
+    let kernel = std::env::var(KERNEL_VARIABLE).unwrap_or_else(|_| KERNEL.to_owned());
+    let kernel = packages::unpack(&kernel, &[&kernel])?;
     let qemu = packages::unpack("qemu-system-x86", &["qemu-system-x86", "seabios"])?;
     let folder = WorkFolder::create()?;
     let describe = |error: std::io::Error| format!("{}: {error}", folder.0.display());
