@@ -338,7 +338,7 @@ fn the_examples_are_valid() {
     assert!(config.has_standby() && config.sync.is_some());
     let config =
         DirectorConfig::load(path("director.toml")).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.services.len(), 7);
+    assert_eq!(config.services.len(), 8);
     let error = DirectorConfig::load("no/such.toml").expect_err("the file does not exist");
     assert!(error.to_string().starts_with("cannot read no/such.toml: No such file"), "{error}");
 }
