@@ -10,8 +10,8 @@ use lvs::health::{CheckFailure, CheckFailureKind, CheckReport, DnsCheck};
 use crate::loopback::own_address;
 use crate::udp::Service;
 use crate::world::{
-    Folder, GARBAGE, LONG, Script, Server, Stage, assert_fails, program, refusing, run,
-    run_out_of_time,
+    Folder, GARBAGE, LONG, Script, Server, Stage, assert_fails, copy_program, program, refusing,
+    run, run_out_of_time,
 };
 
 fn query(name: &str, record_type: &str) -> DnsCheck {
@@ -31,7 +31,7 @@ async fn named() -> Option<(Server, Folder, SocketAddr)> {
     let path = folder.path().display();
     // A copy: AppArmor's rules for the installed program do not let it read the test's folder.
     let binary = folder.path().join("named");
-    fs::copy(installed, &binary).expect("copied");
+    copy_program(&installed, &binary);
     let mut zone = String::from(
         "$TTL 60\n\
          @ SOA ns hostmaster 1 60 60 60 60\n\

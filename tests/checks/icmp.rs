@@ -228,7 +228,7 @@ fn without_privileges_the_reason_names_the_setting() {
     let_ping("1 0");
     let folder = crate::world::Folder::of("nobody");
     let copy = folder.path().join("checks");
-    std::fs::copy(std::env::current_exe().expect("a file"), &copy).expect("copied");
+    crate::world::copy_program(&std::env::current_exe().expect("a file"), &copy);
     let mut command = Command::new(setpriv);
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
     command.arg(copy).args(["--exact", "icmp::loopback_answers", "--nocapture"]);

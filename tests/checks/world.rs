@@ -361,6 +361,13 @@ pub(crate) fn complete(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
 }
 
+/// Copies a program, by a process of its own: a process that another test starts meanwhile would have the copy open
+/// for writing until it runs its own program, and the copy could not be run.
+#[track_caller]
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    complete(Command::new("cp").arg(from).arg(to));
+}
+
 /// A program in its own process group, which is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Server {
