@@ -57,7 +57,7 @@ fn the_log_has_a_line_for_each_connection() {
     fs::write(&file, text).expect("it is written");
     let child = world.within("director", || {
         let mut command = Command::new(program);
-        command.arg("run").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        command.args(["run", "--config"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::piped()).spawn().expect("the program starts")
     });
     let mut child = Program(child);

@@ -111,6 +111,10 @@ fn replay(world: &World, engine: &PacketEngine, recording: &Recording) -> usize 
             }
         };
         changed.unwrap_or_else(|error| panic!("{place}: {error}"));
+        // The answer comes when the engine has followed the set, so that its tables are those of now.
+        for (_, service) in &services {
+            service.entries(EngineEntryKind::Connection, 1).expect("a list");
+        }
     }
     for (_, service) in services {
         service.drain(Duration::ZERO, NewConnections::Refused);

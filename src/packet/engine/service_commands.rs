@@ -40,6 +40,10 @@ impl PacketWorker {
                 owner.finish(EngineDrainReport::default());
             }
             PacketCommand::Entries { key, kind, limit, reply } => {
+                // Flows that a table has decided a moment ago are listed, too.
+                if self.has_events() {
+                    self.read_events(now());
+                }
                 // Who asked may have given up.
                 let _ = reply.send(self.entries(&key, kind, limit));
             }

@@ -160,6 +160,10 @@ impl PacketWorker {
                 self.follow_sets(&waker);
             }
             while let Ok(command) = self.received.try_recv() {
+                // What was changed before the command was sent is followed before it runs.
+                if self.commands.waker().clear() {
+                    self.follow_sets(&waker);
+                }
                 if matches!(command, PacketCommand::Stop) {
                     return self.end();
                 }
@@ -250,7 +254,7 @@ impl PacketWorker {
     }
 
     /// Reads what has happened to flows. Returns whether more may wait.
-    fn read_events(&mut self, now: Instant) -> bool {
+    pub(super) fn read_events(&mut self, now: Instant) -> bool {
         for _ in 0..MAX_EVENTS {
             let Some(event) = self.maps.next_event() else { return false };
             match event.kind {
