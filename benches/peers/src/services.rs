@@ -1,11 +1,12 @@
 //! tower services: those of `lvs` and of tower.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -154,12 +155,20 @@ where
     let service = make(&runtime);
     let on = if threads == 1 { "of one thread" } else { "on two threads" };
     Subject::new(format!("{name} by two tasks {on}"), n, move |steps| {
-        let together = Arc::new(Barrier::new(threads));
+        let seen_threads = Arc::new(Mutex::new(HashSet::new()));
         let task = |service: &S| {
-            let (mut service, together) = (service.clone(), Arc::clone(&together));
+            let (mut service, seen_threads) = (service.clone(), Arc::clone(&seen_threads));
             async move {
-                // Each task waits until both have a thread of their own.
-                together.wait();
+                // Each task waits until all threads run. A blocking barrier would never open if one thread had
+                // both tasks, because nobody wakes the other thread to take one.
+                let is_alone = || {
+                    let mut seen = seen_threads.lock().expect("no task panics with it");
+                    seen.insert(thread::current().id());
+                    seen.len() < threads
+                };
+                while is_alone() {
+                    tokio::task::yield_now().await;
+                }
                 for i in 0..steps.div_ceil(2) {
                     service.ready().await.expect("open").call(i).await.expect("an answer");
                     if i % 64 == 0 && threads == 1 {
