@@ -81,7 +81,7 @@
 //! [`PacketStatistics::flows_forgotten`] counts. The next packet of a UDP flow that was forgotten begins a new
 //! flow. The client of a forgotten connection gets a reset from this machine's stack with its next packet; the
 //! server is not told. The kernel forgets each direction of a flow by itself: one that carries packets makes the
-//! other one again within a second or so, and a flow of which one direction is left, while more flows come than
+//! other one again within some ten seconds, and a flow of which one direction is left, while more flows come than
 //! there is room for, is forgotten. The process keeps records, and leases, of no more flows than there is room
 //! for and an eighth.
 //!

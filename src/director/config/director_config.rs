@@ -302,9 +302,9 @@ impl DirectorConfig {
 
     /// Returns what is allowed, and seldom meant: a service without servers, servers that no connection
     /// reaches, settings of a listener without a listener, a server that is its own listener, a listener
-    /// on port 0, a service whose packets pass no netfilter, servers of direct routing or of tunnels that are not checked at the virtual address, a
-    /// program of a `notify` key that cannot start now. The director logs each when the configuration is
-    /// applied. Reads the beginning of each program's file.
+    /// on port 0, a service whose packets pass no netfilter, servers of direct routing or of tunnels that
+    /// are not checked at the virtual address, a program of a `notify` key that cannot start now. The
+    /// director logs each when the configuration is applied. Reads the beginning of each program's file.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();

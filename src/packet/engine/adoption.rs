@@ -1,7 +1,7 @@
 //! The flows that a table has decided, which this thread takes.
 
 use super::flow::PacketFlow;
-use super::flow_table::{bytes_of, other_direction};
+use super::kernel_flow::KernelFlow;
 use super::worker::PacketWorker;
 use crate::Lease;
 use crate::packet::error::PacketError;
@@ -57,8 +57,8 @@ impl PacketWorker {
             if self.flows.get(&tuple).is_none() {
                 self.adopt_found(tuple, &flow);
             } else if flow.is_over() {
-                let back = other_direction(&tuple, &flow, &self.maps)?;
-                let [bytes_to_server, bytes_to_client] = bytes_of(&flow, back);
+                let both = KernelFlow::with_back(tuple, flow, &self.maps)?;
+                let [bytes_to_server, bytes_to_client] = both.bytes();
                 let (at, state) = (flow.seen_at, flow.state);
                 self.flows.ended(&RawEvent {
                     at,

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::flow::{EndedFlow, FlowEnding, PacketFlow, timeout};
+use super::kernel_flow::KernelFlow;
 use super::server_slots::ServerSlots;
 use super::virtual_service::PacketVirtualService;
 use crate::backend::Outcome;
 use crate::engine::EngineFlowEnd;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawFlow, RawTuple, flow_state};
+use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawTuple, flow_state};
 use crate::packet::maps::PacketMaps;
 use crate::packet::settings::PacketSettings;
 
@@ -175,11 +176,11 @@ impl PacketFlowTable {
         let chosen = self.records.iter().filter(|(_, record)| is_cut(record));
         let chosen = chosen.map(|(tuple, _)| *tuple).collect::<Vec<_>>();
         for tuple in &chosen {
-            let bytes = match maps.flow(tuple)? {
-                Some(there) => Some(bytes_of(&there, other_direction(tuple, &there, maps)?)),
-                None => None,
-            };
-            remove_from_kernel(tuple, maps)?;
+            let flow = KernelFlow::read(*tuple, maps)?;
+            if let Some(flow) = &flow {
+                flow.remove(maps)?;
+            }
+            let bytes = flow.map(|flow| flow.bytes());
             let (end, outcome) = (EngineFlowEnd::Cut, Outcome::Cancelled);
             self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes });
         }
@@ -259,10 +260,15 @@ impl PacketFlowTable {
                 continue;
             };
             self.search = (*found, position + 1);
-            if self.records.contains_key(&tuple) && !has_both_directions(&tuple, maps)? {
-                remove_from_kernel(&tuple, maps)?;
-                self.forget(&tuple, now, servers);
+            if !self.records.contains_key(&tuple) {
+                continue;
             }
+            match KernelFlow::read(tuple, maps)? {
+                Some(flow) if flow.back.is_some() => continue,
+                Some(half) => half.remove(maps)?,
+                None => {}
+            }
+            self.forget(&tuple, now, servers);
         }
         Ok(true)
     }
@@ -275,21 +281,20 @@ impl PacketFlowTable {
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) -> Result<(), PacketError> {
-        let Some(there) = maps.flow(&tuple)? else {
+        let Some(flow) = KernelFlow::read(tuple, maps)? else {
             self.forget(&tuple, now, servers);
             return Ok(());
         };
-        let back = other_direction(&tuple, &there, maps)?;
-        let seen_at = back.map_or(there.seen_at, |back| back.seen_at.max(there.seen_at));
-        let timeout = timeout(&tuple, &there, settings);
+        let seen_at = flow.seen_at();
+        let timeout = timeout(&tuple, &flow.there, settings);
         let quiet = Duration::from_nanos(now.saturating_sub(seen_at));
         if quiet < timeout {
             self.schedule(tuple, seen_at, timeout);
             return Ok(());
         }
-        remove_from_kernel(&tuple, maps)?;
-        let bytes = bytes_of(&there, back);
-        self.remove(&tuple, servers, FlowEnding::by_timeout(&there, tuple.protocol, now, bytes));
+        flow.remove(maps)?;
+        let ending = FlowEnding::by_timeout(&flow.there, tuple.protocol, now, flow.bytes());
+        self.remove(&tuple, servers, ending);
         Ok(())
     }
 }
@@ -302,36 +307,4 @@ fn close_one(open_flows: &mut HashMap<u32, u64>, service: u32) {
             open_flows.remove(&service);
         }
     }
-}
-
-/// Returns the direction to the client of a flow, of which the kernel has the other one.
-pub(super) fn other_direction(
-    tuple: &RawTuple,
-    there: &RawFlow,
-    maps: &PacketMaps,
-) -> Result<Option<RawFlow>, PacketError> {
-    let back = maps.flow(&there.rewritten(tuple.protocol).reversed())?;
-    // It may be that of a newer flow by now.
-    Ok(back.filter(|back| back.rewritten(tuple.protocol).reversed() == *tuple))
-}
-
-/// Returns the octets to the server and to the client.
-pub(super) fn bytes_of(there: &RawFlow, back: Option<RawFlow>) -> [u64; 2] {
-    [there.bytes, back.map_or(0, |back| back.bytes)]
-}
-
-/// Returns whether the kernel has a flow, and not one direction of it alone.
-fn has_both_directions(tuple: &RawTuple, maps: &PacketMaps) -> Result<bool, PacketError> {
-    let Some(there) = maps.flow(tuple)? else { return Ok(false) };
-    Ok(other_direction(tuple, &there, maps)?.is_some())
-}
-
-/// Removes both directions of a flow.
-fn remove_from_kernel(tuple: &RawTuple, maps: &mut PacketMaps) -> Result<(), PacketError> {
-    if let Some(there) = maps.flow(tuple)?
-        && other_direction(tuple, &there, maps)?.is_some()
-    {
-        maps.remove_flow(&there.rewritten(tuple.protocol).reversed())?;
-    }
-    maps.remove_flow(tuple)
 }
