@@ -207,11 +207,16 @@ fn a_port_that_is_used_again_is_scheduled_anew() {
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
                 socket.set_reuse_address(true).expect("an option");
                 socket.bind(&socket_address("10.1.0.2", 40_000).into()).expect("a free port");
-                socket.connect(&virtual_address().into()).expect("a connection");
+                // The port is free when the server has acknowledged the end of the last connection.
+                until("the port is free", || match socket.connect(&virtual_address().into()) {
+                    Ok(()) => true,
+                    Err(error) if error.kind() == ErrorKind::AddrNotAvailable => false,
+                    Err(error) => panic!("a connection: {error}"),
+                });
                 TcpStream::from(socket)
             });
             let name = ask_name(&mut stream);
-            // The server closes first, so that the client's port is free at once.
+            // The server closes first, so that the client does not keep the port for a minute.
             stream.write_all(b"q").expect("a request");
             assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
             name
