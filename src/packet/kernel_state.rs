@@ -8,7 +8,6 @@ use std::path::Path;
 use super::error::PacketError;
 use super::layout::{
     LAYOUT_VERSION, MAX_SERVERS, PROTOCOL_TCP, RawServer, RawServiceKey, SERVICE_UNOWNED,
-    flow_state,
 };
 use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
@@ -76,8 +75,8 @@ impl PacketKernelState {
         let maps = PacketMaps::from_pins(&folder)?;
         let mut flows_of = BTreeMap::<u32, u64>::new();
         for entry in maps.flows() {
-            let (_, flow) = entry?;
-            if flow.state & flow_state::TO_CLIENT == 0 {
+            let flow = entry?;
+            if !flow.is_to_client() {
                 *flows_of.entry(flow.server).or_default() += 1;
             }
         }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number of a layout. It changes with every change of a struct, because maps outlive the director.
-pub(super) const LAYOUT_VERSION: u32 = 2;
+pub(super) const LAYOUT_VERSION: u32 = 3;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
@@ -115,20 +115,28 @@ raw_structs! {
         pad: [u8; 3],
     }
 
+    /// The tuple of a packet of IPv4, which is the key of its flow.
+    struct RawTupleIpv4 {
+        source: [u8; 4],
+        destination: [u8; 4],
+        source_port: RawPort,
+        destination_port: RawPort,
+        protocol: u8,
+        pad: [u8; 3],
+    }
+
     /// One direction of a flow.
     struct RawFlow {
         /// Nanoseconds of the monotonic clock.
         seen_at: u64,
         bytes: u64,
-        source: RawAddress,
-        destination: RawAddress,
-        source_port: RawPort,
-        destination_port: RawPort,
+        state: u32,
         ifindex: u32,
         server: u32,
-        service: u32,
-        state: u32,
-        pad: u32,
+        /// What replaces an end of the tuple.
+        port: RawPort,
+        pad: [u8; 2],
+        address: RawAddress,
     }
 
     struct RawServiceKey {
@@ -223,6 +231,9 @@ pub(super) mod table_rule {
 /// A slot of a table that no server has.
 pub(super) const NO_SERVER: u32 = u32::MAX;
 
+/// The service of a flow whose server is not known any more.
+pub(super) const NO_SERVICE: u32 = u32::MAX;
+
 /// [`RawEvent::kind`]
 pub(super) mod event_kind {
     pub(in crate::packet) const DECIDED: u32 = 1;
@@ -266,25 +277,6 @@ impl RawTuple {
     }
 }
 
-impl RawFlow {
-    /// Returns the tuple of packets after they were rewritten.
-    pub(super) const fn rewritten(&self, protocol: u8) -> RawTuple {
-        RawTuple {
-            source: self.source,
-            destination: self.destination,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-            protocol,
-            pad: [0; 3],
-        }
-    }
-
-    /// Returns whether both ends have ended the flow, or one has reset it.
-    pub(super) const fn is_over(&self) -> bool {
-        self.state & flow_state::FINS == flow_state::FINS || self.state & flow_state::RESETS != 0
-    }
-}
-
 impl RawServiceKey {
     pub(super) fn new(address: SocketAddr, protocol: u8) -> Self {
         Self { address: address.ip().into(), port: address.port().into(), protocol, pad: 0 }
@@ -319,13 +311,5 @@ mod tests {
         assert_eq!(tuple.reversed().source(), service);
         assert_eq!(tuple.reversed().reversed(), tuple);
         assert_eq!(tuple.source_port.as_bytes(), [0x13, 0x88], "network order");
-    }
-
-    #[test]
-    fn a_flow_is_over_by_both_fins_or_one_reset() {
-        let is_over = |state| RawFlow { state, ..RawFlow::default() }.is_over();
-        assert!(!is_over(flow_state::CLIENT_FIN | flow_state::ANSWERED));
-        assert!(is_over(flow_state::FINS | flow_state::TO_CLIENT));
-        assert!(is_over(flow_state::SERVER_RESET) && is_over(flow_state::CLIENT_RESET));
     }
 }

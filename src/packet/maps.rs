@@ -8,9 +8,10 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use zerocopy::{FromBytes, transmute};
 
 use super::error::PacketError;
+use super::flow_direction::FlowDirection;
 use super::layout::{
     RawControl, RawEvent, RawFlow, RawPeer, RawServer, RawServerCounters, RawService,
-    RawServiceKey, RawTuple,
+    RawServiceKey, RawTuple, RawTupleIpv4,
 };
 
 /// Maps that are made anew may have another number of entries than the one that they replace (since Linux
@@ -19,7 +20,8 @@ const BPF_F_INNER_MAP: u32 = 0x1000;
 
 /// The maps of the program.
 pub(super) struct PacketMaps {
-    flows: HashMap<MapData, [u8; 40], [u8; 72]>,
+    flows_ipv4: HashMap<MapData, [u8; 16], [u8; 48]>,
+    flows_ipv6: HashMap<MapData, [u8; 40], [u8; 48]>,
     services: HashMap<MapData, [u8; 20], [u8; 24]>,
     servers: Array<MapData, [u8; 28]>,
     peers: HashMap<MapData, u32, [u8; 12]>,
@@ -93,7 +95,8 @@ impl PacketMaps {
             };
         }
         Ok(Self {
-            flows: typed!("flows"),
+            flows_ipv4: typed!("flows_ipv4"),
+            flows_ipv6: typed!("flows_ipv6"),
             services: typed!("services"),
             servers: typed!("servers"),
             peers: typed!("peers"),
@@ -105,33 +108,47 @@ impl PacketMaps {
         })
     }
 
-    pub(super) fn flow(&self, tuple: &RawTuple) -> Result<Option<RawFlow>, PacketError> {
-        let found = if_present(self.flows.get(&transmute!(*tuple), 0));
-        Ok(found.map_err(map_error("flows"))?.map(|flow| transmute!(flow)))
+    pub(super) fn flow(&self, tuple: &RawTuple) -> Result<Option<FlowDirection>, PacketError> {
+        let found = match RawTupleIpv4::from_tuple(tuple) {
+            Some(key) => if_present(self.flows_ipv4.get(&transmute!(key), 0)),
+            None => if_present(self.flows_ipv6.get(&transmute!(*tuple), 0)),
+        };
+        let found = found.map_err(map_error("flows"))?;
+        Ok(found.map(|flow| FlowDirection::from_raw(*tuple, transmute!(flow))))
     }
 
-    pub(super) fn insert_flow(
-        &mut self,
-        tuple: &RawTuple,
-        flow: &RawFlow,
-    ) -> Result<(), PacketError> {
-        let (key, value): ([u8; 40], [u8; 72]) = (transmute!(*tuple), transmute!(*flow));
-        self.flows.insert(key, value, 0).map_err(map_error("flows"))
+    pub(super) fn insert_flow(&mut self, flow: FlowDirection) -> Result<(), PacketError> {
+        let value: [u8; 48] = transmute!(flow.to_raw());
+        let inserted = if let Some(key) = RawTupleIpv4::from_tuple(&flow.tuple) {
+            let key: [u8; 16] = transmute!(key);
+            self.flows_ipv4.insert(key, value, 0)
+        } else {
+            let key: [u8; 40] = transmute!(flow.tuple);
+            self.flows_ipv6.insert(key, value, 0)
+        };
+        inserted.map_err(map_error("flows"))
     }
 
     pub(super) fn remove_flow(&mut self, tuple: &RawTuple) -> Result<(), PacketError> {
-        let key: [u8; 40] = transmute!(*tuple);
-        if_present(self.flows.remove(&key)).map_err(map_error("flows")).map(drop)
+        let removed = match RawTupleIpv4::from_tuple(tuple) {
+            Some(key) => if_present(self.flows_ipv4.remove(&transmute!(key))),
+            None => if_present(self.flows_ipv6.remove(&transmute!(*tuple))),
+        };
+        removed.map_err(map_error("flows")).map(drop)
     }
 
     /// Reads both directions of all flows. One that comes or goes meanwhile may be missing or there twice.
-    pub(super) fn flows(
-        &self,
-    ) -> impl Iterator<Item = Result<(RawTuple, RawFlow), PacketError>> + '_ {
-        self.flows.iter().map(|entry| {
+    pub(super) fn flows(&self) -> impl Iterator<Item = Result<FlowDirection, PacketError>> + '_ {
+        let of_ipv4 = self.flows_ipv4.iter().map(|entry| {
             let (key, value) = entry.map_err(map_error("flows"))?;
-            Ok((transmute!(key), transmute!(value)))
-        })
+            let key: RawTupleIpv4 = transmute!(key);
+            Ok(FlowDirection::from_raw(key.into(), transmute!(value)))
+        });
+        let of_ipv6 = self.flows_ipv6.iter().map(|entry| {
+            let (key, value) = entry.map_err(map_error("flows"))?;
+            Ok(FlowDirection::from_raw(transmute!(key), transmute!(value)))
+        });
+        of_ipv4.chain(of_ipv6)
     }
 
     pub(super) fn services(&self) -> Result<Vec<(RawServiceKey, RawService)>, PacketError> {
@@ -259,7 +276,8 @@ impl PacketMaps {
 }
 
 // The sizes above.
-const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawFlow>() == 72);
+const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawTupleIpv4>() == 16);
+const _: () = assert!(size_of::<RawFlow>() == 48);
 const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 24);
 const _: () = assert!(size_of::<RawServer>() == 28 && size_of::<RawServerCounters>() == 40);
 const _: () = assert!(size_of::<RawControl>() == 16);

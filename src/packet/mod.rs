@@ -77,7 +77,7 @@
 //! as two clients behind one address may: the receiver drops what it has put together of both, by its checksum.
 //!
 //! # When the table is full
-//! New flows are served, and those that were quiet for longest are forgotten, as
+//! Flows of IPv4 and of IPv6 have a table each. New flows are served, and those that were quiet for longest are forgotten, as
 //! [`PacketStatistics::flows_forgotten`] counts. The next packet of a UDP flow that was forgotten begins a new
 //! flow. The client of a forgotten connection gets a reset from this machine's stack with its next packet; the
 //! server is not told. The kernel forgets each direction of a flow by itself: one that carries packets makes the
@@ -104,6 +104,7 @@
 
 mod engine;
 mod error;
+mod flow_direction;
 mod frame;
 mod kernel_state;
 mod layout;

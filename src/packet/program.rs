@@ -16,6 +16,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
 use super::maps::{PacketMaps, with_causes};
+use super::settings::PacketSettings;
 
 /// The program, built from `bpf/`.
 #[repr(align(8))]
@@ -49,9 +50,12 @@ impl std::fmt::Debug for PacketProgram {
 }
 
 impl PacketProgram {
-    /// Loads the program, with the maps that an earlier process has left in the folder. `flows` is the number
-    /// of flows that new maps have room for.
-    pub(super) fn load(folder: &Path, flows: u32) -> Result<(Self, PacketMaps), PacketError> {
+    /// Loads the program, with the maps that an earlier process has left in the folder. New maps have room for
+    /// the flows of the settings.
+    pub(super) fn load(
+        folder: &Path,
+        settings: &PacketSettings,
+    ) -> Result<(Self, PacketMaps), PacketError> {
         require_capabilities()?;
         let versions = folder;
         let folder = versions.join(format!("v{LAYOUT_VERSION}"));
@@ -59,7 +63,10 @@ impl PacketProgram {
             .map_err(|source| PacketError::PinFolder { path: folder.clone(), source })?;
         let mut loader = EbpfLoader::new();
         // Two entries a flow.
-        loader.default_map_pin_directory(&folder).map_max_entries("flows", flows.saturating_mul(2));
+        loader
+            .default_map_pin_directory(&folder)
+            .map_max_entries("flows_ipv4", settings.flows.saturating_mul(2))
+            .map_max_entries("flows_ipv6", settings.ipv6_flows.saturating_mul(2));
         let mut program = loader.load(&OBJECT.0).map_err(|error| load_error(&error))?;
         let classifier = classifier(&mut program)?;
         classifier.load().map_err(|error| load_error(&error))?;

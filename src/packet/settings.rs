@@ -20,10 +20,13 @@ pub struct PacketSettings {
     /// The folder for what outlives the process, in a BPF file system. Two engines in one network namespace
     /// cannot share one. Default: `/sys/fs/bpf/lvs/net-N`, with the number of the network namespace.
     pub pin_folder: PathBuf,
-    /// The flows that the table has room for, each of some 350 octets of the kernel's memory, taken at the
-    /// start. When it is full, the flow that was quiet for longest is forgotten. A table that an earlier
+    /// The flows of IPv4 that their table has room for, each of 256 octets of the kernel's memory, taken at
+    /// the start. When it is full, the flow that was quiet for longest is forgotten. A table that an earlier
     /// process left keeps its size. Default: 262 144.
     pub flows: u32,
+    /// The same for the flows of IPv6, which have a table of their own, and take 304 octets each. Default:
+    /// 131 072.
+    pub ipv6_flows: u32,
     /// The devices at which packets of clients and servers come in. Default: none named, which stands for
     /// all devices with Ethernet that are up, those that appear later too.
     pub devices: Vec<String>,
@@ -51,6 +54,7 @@ impl Default for PacketSettings {
         Self {
             pin_folder: default_pin_folder(),
             flows: 262_144,
+            ipv6_flows: 131_072,
             devices: Vec::new(),
             redirect_peer: true,
             decisions_per_second: 100_000,

@@ -72,7 +72,7 @@ impl RepeatedPacket {
 ///
 /// - `PACKET FLOWS FIRST COUNT`: runs the program on so many packets, of the flows from the first on, and prints
 ///   `done` and nanoseconds a packet.
-/// - `memory`: prints `memory` and the octets of the kernel of the flows' map, and of all maps.
+/// - `memory`: prints `memory` and the octets of the kernel of the map of flows of IPv4, and of all maps.
 pub(crate) async fn serve(order: &RepeatOrder) -> Result<()> {
     let folder = pin_folder(&order.pin_folder)?;
     let mut runner = RepeatedProgram::load(order, &folder)?;
@@ -200,7 +200,7 @@ fn pin_folder(layouts: &Path) -> Result<PathBuf> {
 
 /// Returns the program that uses the pinned flows.
 fn engine_program(folder: &Path) -> Result<ProgramInfo> {
-    let flows = MapInfo::from_pin(folder.join("flows"))?.id();
+    let flows = MapInfo::from_pin(folder.join("flows_ipv4"))?.id();
     for program in loaded_programs() {
         let program = program?;
         let uses_flows = program.map_ids()?.is_some_and(|maps| maps.contains(&flows));
@@ -228,7 +228,7 @@ fn memory(folder: &Path) -> Result<(u64, u64)> {
         let octets = octets.and_then(|text| text.trim().parse::<u64>().ok());
         let octets = octets.with_context(|| format!("{}: no memlock", name.display()))?;
         all += octets;
-        if name == "flows" {
+        if name == "flows_ipv4" {
             flows = octets;
         }
     }

@@ -27,10 +27,12 @@ builder PacketConfigBuilder;
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct PacketConfig {
-    /// The number of flows that the table has room for, from 1 to 16777216; its memory is taken at the start.
-    /// When it is full, the flow that was quiet for longest is forgotten. A table that an earlier process left
-    /// keeps its size. Default: `262144`.
+    /// The number of flows of IPv4 that their table has room for, from 1 to 16777216; its memory is taken at the
+    /// start, 256 bytes for each. When it is full, the flow that was quiet for longest is forgotten. A table
+    /// that an earlier process left keeps its size. Default: `262144`.
     flows: Option<u32>,
+    /// The same for flows of IPv6, which have a table of their own, of 304 bytes for each. Default: `131072`.
+    ipv6_flows: Option<u32>,
     /// The names of the network interfaces at which packets of clients and servers come in. Default: all that
     /// are up and have Ethernet, those that appear later too.
     #[serde(default)]
@@ -84,11 +86,11 @@ impl PacketConfig {
         let mut refuse = |key, reason: &str| {
             problems.record(Err(ConfigProblem::at_key(key, reason)));
         };
-        if self.flows.is_some_and(|flows| !FLOWS.contains(&flows)) {
-            refuse(
-                "flows",
-                &format!("a number from {} to {} is expected", FLOWS.start(), FLOWS.end()),
-            );
+        for (key, flows) in [("flows", self.flows), ("ipv6_flows", self.ipv6_flows)] {
+            if flows.is_some_and(|flows| !FLOWS.contains(&flows)) {
+                let (least, most) = FLOWS.into_inner();
+                refuse(key, &format!("a number from {least} to {most} is expected"));
+            }
         }
         if self.decisions_per_second == Some(0) {
             refuse("decisions_per_second", "a number from 1 is expected");
@@ -126,6 +128,7 @@ impl PacketConfig {
         let mut settings = default.clone();
         settings.pin_folder = self.pin_folder.clone().unwrap_or(default.pin_folder);
         settings.flows = self.flows.unwrap_or(default.flows);
+        settings.ipv6_flows = self.ipv6_flows.unwrap_or(default.ipv6_flows);
         settings.devices = self.devices.clone();
         settings.redirect_peer = self.redirect_peer.unwrap_or(default.redirect_peer);
         settings.decisions_per_second =

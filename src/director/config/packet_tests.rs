@@ -193,14 +193,15 @@ fn table(keys: &str) -> Result<PacketConfig, String> {
 #[test]
 fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(table("").expect("empty").settings(), PacketSettings::default());
-    let full = "flows = 1024\ndevices = [\"eth0\", \"eth1\"]\nredirect_peer = false\n\
+    let full = "flows = 1024\nipv6_flows = 512\ndevices = [\"eth0\", \"eth1\"]\nredirect_peer = false\n\
         decisions_per_second = 7\nalive_for = \"3s\"\n\
         tcp_timeout = \"1h\"\nclosing_timeout = \"2s\"\nudp_timeout = \"3s\"\n\
         pin_folder = \"/run/bpf/lvs\"\nkeep_at_stop = true";
     let table = table(full).expect("valid");
     assert!(table.keep_at_stop && !table.settings().redirect_peer);
     let settings = table.settings();
-    assert_eq!((settings.flows, settings.decisions_per_second), (1024, 7));
+    assert_eq!((settings.flows, settings.ipv6_flows), (1024, 512));
+    assert_eq!(settings.decisions_per_second, 7);
     assert_eq!(settings.alive_for, Duration::from_secs(3));
     assert_eq!(settings.devices, ["eth0", "eth1"]);
     assert_eq!(settings.tcp_timeout, Duration::from_secs(3600));
@@ -209,6 +210,7 @@ fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(settings.pin_folder, Path::new("/run/bpf/lvs"));
     let built = PacketConfig::builder()
         .flows(1024)
+        .ipv6_flows(512)
         .devices(["eth0".to_owned(), "eth1".to_owned()])
         .redirect_peer(false)
         .decisions_per_second(7)
@@ -240,7 +242,7 @@ fn values_out_of_their_ranges_are_refused() {
     let timeout = "a time from 1 s to 365 days is expected";
     for (keys, key, reason) in [
         ("flows = 0", "flows", "a number from 1 to 16777216 is expected"),
-        ("flows = 16777217", "flows", "a number from 1 to 16777216 is expected"),
+        ("ipv6_flows = 16777217", "ipv6_flows", "a number from 1 to 16777216 is expected"),
         ("decisions_per_second = 0", "decisions_per_second", "a number from 1 is expected"),
         ("alive_for = \"99ms\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("alive_for = \"61m\"", "alive_for", "a time from 100 ms to 1 h is expected"),

@@ -23,25 +23,6 @@ INLINE u32 is_over(u32 state)
 	return (state & FLOW_FINS) == FLOW_FINS || (state & FLOW_RESETS);
 }
 
-// Returns the tuple of the packets that come back.
-INLINE void reverse(const struct flow *flow, u8 protocol, struct tuple *tuple)
-{
-	tuple->source = flow->destination;
-	tuple->destination = flow->source;
-	tuple->source_port = flow->destination_port;
-	tuple->destination_port = flow->source_port;
-	tuple->protocol = protocol;
-	__builtin_memset(tuple->pad, 0, sizeof(tuple->pad));
-}
-
-// Returns whether the packets of a tuple come back to a direction of a flow: it is the flow's other one.
-INLINE u32 is_other_direction(const struct tuple *tuple, const struct flow *flow)
-{
-	return flow->source_port == tuple->destination_port && flow->destination_port == tuple->source_port &&
-	       is_same_address(&flow->source, &tuple->destination) &&
-	       is_same_address(&flow->destination, &tuple->source);
-}
-
 // Returns the device that packets leave by. The route to the server may have changed since the flow began.
 INLINE u32 outgoing_device(const struct flow *flow)
 {
@@ -59,42 +40,62 @@ static __attribute__((noinline)) int send_event(struct event *event)
 	u64 flags = unread > UNREAD_EVENTS_WAKE ? RING_BUFFER_FORCE_WAKEUP : RING_BUFFER_NO_WAKEUP;
 	if (ring_buffer_output(&events, event, sizeof(*event), flags))
 		count(COUNT_EVENTS_LOST);
-	return 0;
+	return DONE;
+}
+
+// Adds bits to the state of a direction. Returns what it was, or -1 if the direction is not there.
+static __attribute__((noinline)) long add_state(const struct tuple *tuple, u32 bits)
+{
+	struct flow *flow = find_flow(tuple);
+	return flow ? (long)__sync_fetch_and_or(&flow->state, bits) : -1;
+}
+
+enum other_direction { OTHER_ABSENT, OTHER_PRESENT, OTHER_REPLACED };
+
+// Adds bits to the state of the direction that comes back to one with a tuple and a state, and reads its octets.
+static __attribute__((noinline)) int add_state_of_other(const struct tuple *tuple, const struct tuple *back, u32 state,
+							u32 bits, u64 *bytes)
+{
+	struct flow *other = find_flow(back);
+	if (!other)
+		return OTHER_ABSENT;
+	if (!is_other_direction(tuple, state, other))
+		return OTHER_REPLACED;
+	__sync_fetch_and_or(&other->state, bits);
+	*bytes = other->bytes;
+	return OTHER_PRESENT;
 }
 
 // Adds bits to the state of both directions, and tells the director what has happened.
-static __attribute__((noinline)) int change_state(const struct tuple *tuple, u32 bits)
+static __attribute__((noinline)) int change_state(const struct tuple *tuple, const struct flow *flow, u32 bits)
 {
-	struct flow *flow = map_lookup(&flows, tuple);
 	struct event event = {};
-	if (!flow)
-		return 0;
-	u32 old = __sync_fetch_and_or(&flow->state, bits);
 	struct tuple back;
-	reverse(flow, tuple->protocol, &back);
-	struct flow *other = map_lookup(&flows, &back);
-	if (other) {
-		// A late packet of a flow says nothing of the one that has taken its client's port, or its way back.
-		if (!is_other_direction(tuple, other))
-			return 0;
-		__sync_fetch_and_or(&other->state, bits);
-	}
+	u64 bytes_back = 0;
+	long before = add_state(tuple, bits);
+	if (before < 0)
+		return DONE;
+	u32 old = before;
+	reverse(tuple, flow, &back);
+	// A late packet of a flow says nothing of the one that has taken its client's port, or its way back.
+	if (add_state_of_other(tuple, &back, old, bits, &bytes_back) == OTHER_REPLACED)
+		return DONE;
 	event.state = old | bits;
 	if (is_over(event.state) && !is_over(old))
 		event.kind = EVENT_ENDED;
 	else if (bits & ~old & FLOW_ANSWERED)
 		event.kind = EVENT_ANSWERED;
 	else
-		return 0;
+		return DONE;
 	event.at = coarse_time_ns();
 	event.tuple = old & FLOW_TO_CLIENT ? back : *tuple;
-	u64 bytes = flow->bytes, bytes_back = other ? other->bytes : 0;
-	event.bytes_to_server = old & FLOW_TO_CLIENT ? bytes_back : bytes;
-	event.bytes_to_client = old & FLOW_TO_CLIENT ? bytes : bytes_back;
+	event.bytes_to_server = old & FLOW_TO_CLIENT ? bytes_back : flow->bytes;
+	event.bytes_to_client = old & FLOW_TO_CLIENT ? flow->bytes : bytes_back;
 	event.server = flow->server;
-	event.service = flow->service;
-	send_event(&event);
-	return 0;
+	struct server *server = map_lookup(&servers, &event.server);
+	event.service = server ? server->service : 0;
+	USE(send_event(&event));
+	return DONE;
 }
 
 INLINE struct service *find_service(const struct tuple *tuple)
@@ -122,7 +123,7 @@ static __attribute__((noinline)) int pair_fragment(struct packet *packet)
 	}
 	u32 both = ports(packet->tuple.source_port, packet->tuple.destination_port);
 	// Others than those of this engine would fill the map.
-	if (map_lookup(&flows, &packet->tuple) || find_service(&packet->tuple))
+	if (find_flow(&packet->tuple) || find_service(&packet->tuple))
 		map_update(&fragments, &key, &both, UPDATE_ANY);
 	return 0;
 }
@@ -151,33 +152,15 @@ INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now
 static __attribute__((noinline)) int is_way_back_taken(const struct tuple *back, const struct tuple *tuple)
 {
 	struct tuple other_tuple;
-	struct flow *old = map_lookup(&flows, back);
-	if (!old || is_other_direction(tuple, old))
+	struct flow *old = find_flow(back);
+	if (!old)
 		return 0;
-	reverse(old, back->protocol, &other_tuple);
-	struct flow *other = map_lookup(&flows, &other_tuple);
-	return other && is_other_direction(back, other) && !is_over(other->state);
-}
-
-// Makes one direction of a flow, of which `other` is the tuple of the other one. Returns 0 if there is room.
-static __attribute__((noinline)) long add_direction(const struct tuple *tuple, const struct tuple *other,
-						    u32 server, u32 ifindex, u32 state)
-{
-	struct server *chosen = map_lookup(&servers, &server);
-	if (!chosen)
-		return -1;
-	struct flow flow = {
-		.seen_at = coarse_time_ns(),
-		.source = other->destination,
-		.destination = other->source,
-		.source_port = other->destination_port,
-		.destination_port = other->source_port,
-		.ifindex = ifindex,
-		.server = server,
-		.service = chosen->service,
-		.state = state,
-	};
-	return map_update(&flows, tuple, &flow, UPDATE_ANY);
+	u32 state = old->state;
+	reverse(back, old, &other_tuple);
+	if (is_same_tuple(&other_tuple, tuple))
+		return 0;
+	struct flow *other = find_flow(&other_tuple);
+	return other && is_other_direction(back, state, other) && !is_over(other->state);
 }
 
 // Makes both directions of a flow. Returns 0, or -1 if the way back is that of another flow.
@@ -195,8 +178,23 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 	};
 	if (is_way_back_taken(&back, tuple))
 		return -1;
-	if (add_direction(&back, tuple, server, ifindex, FLOW_TO_CLIENT) ||
-	    add_direction(tuple, &back, server, chosen->ifindex, 0)) {
+	struct flow flow = {
+		.seen_at = coarse_time_ns(),
+		.state = FLOW_TO_CLIENT,
+		.ifindex = ifindex,
+		.server = server,
+		.port = tuple->destination_port,
+		.address = tuple->destination,
+	};
+	if (store_flow(&back, &flow)) {
+		count(COUNT_TABLE_FULL);
+		return -1;
+	}
+	flow.state = 0;
+	flow.ifindex = chosen->ifindex;
+	flow.port = chosen->port;
+	flow.address = chosen->address;
+	if (store_flow(tuple, &flow)) {
 		count(COUNT_TABLE_FULL);
 		return -1;
 	}
@@ -205,22 +203,44 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 
 // Makes the other direction of a flow again if a full table has forgotten it: without it the flow would stay half
 // of itself for as long as packets of this direction come.
-static __attribute__((noinline)) int keep_other_direction(const struct tuple *tuple, u32 ifindex)
+static __attribute__((noinline)) int keep_other_direction(const struct tuple *tuple, const struct flow *known,
+							  u32 ifindex)
 {
-	struct flow *flow = map_lookup(&flows, tuple);
-	if (!flow)
-		return 0;
 	struct tuple other;
-	reverse(flow, tuple->protocol, &other);
+	reverse(tuple, known, &other);
 	// To look for it counts as a use of it.
-	if (map_lookup(&flows, &other))
-		return 0;
-	u32 server = flow->server;
-	struct server *chosen = map_lookup(&servers, &server);
-	if (!chosen)
-		return 0;
-	u32 state = flow->state ^ FLOW_TO_CLIENT;
-	return add_direction(&other, tuple, server, state & FLOW_TO_CLIENT ? ifindex : chosen->ifindex, state);
+	if (find_flow(&other))
+		return DONE;
+	struct flow flow = {
+		.seen_at = coarse_time_ns(),
+		.state = known->state ^ FLOW_TO_CLIENT,
+		.ifindex = ifindex,
+		.server = known->server,
+	};
+	if (known->state & FLOW_TO_CLIENT) {
+		struct server *chosen = map_lookup(&servers, &flow.server);
+		if (!chosen)
+			return DONE;
+		flow.ifindex = chosen->ifindex;
+		flow.port = tuple->source_port;
+		flow.address = tuple->source;
+		asm volatile("");
+	} else {
+		flow.port = tuple->destination_port;
+		flow.address = tuple->destination;
+	}
+	USE(store_flow(&other, &flow));
+	return DONE;
+}
+
+// Tells the director of a flow that a table has decided.
+static __attribute__((noinline)) int tell_decided(const struct tuple *tuple, u32 server, u32 service, u32 ifindex)
+{
+	struct event event = {.kind = EVENT_DECIDED, .server = server, .service = service, .ifindex = ifindex};
+	event.at = coarse_time_ns();
+	event.tuple = *tuple;
+	USE(send_event(&event));
+	return DONE;
 }
 
 // Decides a flow by the table of its service. Returns 0 if there is a server for it.
@@ -252,11 +272,8 @@ static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, 
 		struct server_counters *counters = map_lookup(&server_counts, &chosen);
 		if (counters)
 			counters->connections += 1;
-		struct event event = {.kind = EVENT_DECIDED, .server = chosen, .service = id, .ifindex = ifindex};
-		event.at = coarse_time_ns();
-		event.tuple = *tuple;
 		count(service->flags & SERVICE_IS_KEYED ? COUNT_KEYED_DECISIONS : COUNT_TABLE_DECISIONS);
-		send_event(&event);
+		USE(tell_decided(tuple, chosen, id, ifindex));
 		return 0;
 	}
 	return -1;

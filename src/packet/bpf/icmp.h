@@ -5,7 +5,7 @@
 
 #include "flow.h"
 
-enum { ICMP_LEN = 8, ICMP_CHECKSUM = 2, IPV4_CHECKSUM = 10, IPV6_SOURCE = 8 };
+enum { ICMP_LEN = 8, ICMP_CHECKSUM = 2, IPV4_CHECKSUM = 10, IPV6_SOURCE = 8, IPV6_DESTINATION = 24 };
 enum { ICMP_UNREACHABLE = 3, ICMP_SOURCE_QUENCH = 4, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER = 12 };
 enum { ICMPV6_UNREACHABLE = 1, ICMPV6_PARAMETER = 4 };
 
@@ -15,9 +15,10 @@ struct quoted_ipv4 {
 	u32 source, destination;
 } __attribute__((packed));
 
-// Finds the flow of which a packet is quoted. `quoted` becomes the tuple of that packet as it was sent.
+// Finds the direction that comes back of the flow of which a packet is quoted. `quoted` becomes the tuple of that
+// packet as it was sent, and `back` that of the direction.
 INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *packet, struct tuple *quoted,
-				u16 *checksum)
+				     struct tuple *back, u16 *checksum)
 {
 	u32 at = packet->transport + ICMP_LEN;
 	u32 header_len = IPV4_LEN;
@@ -56,61 +57,55 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 		return 0;
 	quoted->source_port = both_ports[0];
 	quoted->destination_port = both_ports[1];
-	// The packet that is quoted went the other way.
-	struct tuple tuple = {
-		.source = quoted->destination,
-		.destination = quoted->source,
-		.source_port = quoted->destination_port,
-		.destination_port = quoted->source_port,
-		.protocol = quoted->protocol,
-	};
-	return map_lookup(&flows, &tuple);
+	swap_ends(quoted, back);
+	return find_flow(back);
 }
 
 // Gives an ICMP error, and the packet that it quotes, the addresses of the other side. Returns the device that it
 // leaves by, or 0 if it is not about a flow, or -1 if it cannot be changed.
 static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct tuple quoted = {};
+	struct tuple quoted = {}, other = {};
 	u16 checksum = 0;
 	u32 at = packet->transport + ICMP_LEN;
-	struct flow *flow = find_quoted(skb, packet, &quoted, &checksum);
+	struct flow *flow = find_quoted(skb, packet, &quoted, &other, &checksum);
 	if (!flow)
 		return 0;
-	struct address source = packet->tuple.source;
-	// The error is the other end's own, and not a router's on the way.
-	if (is_same_address(&source, &quoted.destination))
-		source = flow->source;
-	struct address destination = flow->destination;
-	struct address quoted_destination = flow->source;
+	// As the other side sees them.
+	follow_flow(&other, flow);
 	int ifindex = outgoing_device(flow);
+	const struct address *source = &packet->tuple.source;
+	// The error is the other end's own, and not a router's on the way.
+	if (is_same_address(source, &quoted.destination))
+		source = &other.source;
 	u32 old_ports = ports(quoted.source_port, quoted.destination_port);
-	u32 new_ports = ports(flow->destination_port, flow->source_port);
-	u64 change = add_address_change(0, &quoted.source, &destination);
-	change = add_address_change(change, &quoted.destination, &quoted_destination);
+	u32 new_ports = ports(other.destination_port, other.source_port);
+	// The quoted packet has the addresses the other way round.
+	u64 change = add_address_change(0, &quoted.source, &other.destination);
+	change = add_address_change(change, &quoted.destination, &other.source);
 	u32 offset = packet->transport + ICMP_CHECKSUM;
 	if (packet->is_ipv6) {
-		struct address both[2] = {destination, quoted_destination};
-		u64 outer = add_address_change(0, &packet->tuple.source, &source);
-		outer = add_address_change(outer, &packet->tuple.destination, &destination);
+		u64 outer = add_address_change(0, &packet->tuple.source, source);
+		outer = add_address_change(outer, &packet->tuple.destination, &other.destination);
 		if (replace_pseudo_header(skb, packet, offset, outer, 0) ||
 		    replace_l4_checksum(skb, offset, 0, fold32(add_change(change, old_ports, new_ports)), 0) ||
-		    store_bytes(skb, at + IPV6_SOURCE, both, sizeof(both), 0) ||
+		    store_bytes(skb, at + IPV6_SOURCE, &other.destination, sizeof(struct address), 0) ||
+		    store_bytes(skb, at + IPV6_DESTINATION, &other.source, sizeof(struct address), 0) ||
 		    store_bytes(skb, at + IPV6_LEN, &new_ports, 4, 0))
 			return -1;
 	} else {
 		struct quoted_ipv4 ip = {
 			// The sum over the quoted header stays what it was, so that the error's own checksum does.
 			.checksum = changed_checksum(checksum, change),
-			.source = destination.words[3],
-			.destination = quoted_destination.words[3],
+			.source = other.destination.words[3],
+			.destination = other.source.words[3],
 		};
 		if (replace_l4_checksum(skb, offset, old_ports, new_ports, 4) ||
 		    store_bytes(skb, at + IPV4_CHECKSUM, &ip, sizeof(ip), 0) ||
 		    store_bytes(skb, at + IPV4_LEN, &new_ports, 4, 0))
 			return -1;
 	}
-	if (write_addresses(skb, packet, &source, &destination))
+	if (write_addresses(skb, packet, source, &other.destination))
 		return -1;
 	return ifindex;
 }

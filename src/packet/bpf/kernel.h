@@ -12,6 +12,15 @@ typedef int s32;
 
 #define SECTION(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+// What a function returns that is called for what it does: 0. The compiler would return anything where nobody reads it,
+// and the verifier lets no function return an address of its stack.
+#define USE(value) asm volatile("" : : "r"(value))
+#define DONE \
+	({ \
+		int zero = 0; \
+		asm volatile("" : "+r"(zero)); \
+		zero; \
+	})
 #define NETWORK16(x) ((u16)__builtin_bswap16(x))
 
 // The first fields of a packet's context (uapi/linux/bpf.h).

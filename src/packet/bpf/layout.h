@@ -20,21 +20,29 @@ struct tuple {
 	u8 pad[3];
 };
 
+// The tuple of a packet of IPv4 in 16 octets: with many flows, what a packet costs is what it reads of memory.
+struct tuple_ipv4 {
+	u32 source, destination;
+	u16 source_port, destination_port;
+	u8 protocol;
+	u8 pad[3];
+};
+
 // What is known of one direction of a flow, by the tuple of its packets.
 struct flow {
 	// When its last packet passed, in nanoseconds of the monotonic clock.
 	u64 seen_at;
 	// The octets of its packets.
 	u64 bytes;
-	// What the tuple becomes.
-	struct address source, destination;
-	u16 source_port, destination_port;
+	u32 state;
 	// The device that its packets leave by.
 	u32 ifindex;
 	u32 server;
-	u32 service;
-	u32 state;
-	u32 pad;
+	// What replaces an end of the tuple: the server's in place of the virtual one, or the other way round in the
+	// direction to the client.
+	u16 port;
+	u16 pad;
+	struct address address;
 };
 
 // Bits of `state`. Both directions of a flow have the same, but for the first.
@@ -185,10 +193,18 @@ enum { MAX_SERVICES = 4096, MAX_SERVERS = 16384, MAX_PEERS = 4096 };
 struct {
 	MAP_NUMBER(type, MAP_LRU_HASH);
 	MAP_NUMBER(max_entries, 524288);
+	MAP_TYPE(key, struct tuple_ipv4);
+	MAP_TYPE(value, struct flow);
+	PINNED;
+} flows_ipv4 SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_LRU_HASH);
+	MAP_NUMBER(max_entries, 262144);
 	MAP_TYPE(key, struct tuple);
 	MAP_TYPE(value, struct flow);
 	PINNED;
-} flows SECTION(".maps");
+} flows_ipv6 SECTION(".maps");
 
 // The ports of packets that come in fragments. The key is the tuple of a packet, with what its fragments have in
 // common in place of the ports. Of more at a time than this the oldest are forgotten.

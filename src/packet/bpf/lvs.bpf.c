@@ -79,7 +79,7 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct tuple *tuple = &packet->tuple;
-	struct flow *flow = map_lookup(&flows, tuple);
+	struct flow *flow = find_flow(tuple);
 	// A client may use the port of a connection that has ended for another one.
 	if (flow && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
 	    (flow->state & (FLOW_FINS | FLOW_RESETS)) && !(flow->state & FLOW_TO_CLIENT))
@@ -90,7 +90,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 			return verdict;
 		if (decide_by_table(tuple, skb->ifindex))
 			return decide(skb, packet, 1);
-		flow = map_lookup(&flows, tuple);
+		flow = find_flow(tuple);
 		if (!flow)
 			return VERDICT_DROP;
 	}
@@ -98,9 +98,12 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		count(COUNT_HOP_LIMIT);
 		return VERDICT_DROP;
 	}
-	u32 to_client = flow->state & FLOW_TO_CLIENT;
-	u64 len = skb->len - ETHERNET_LEN;
+	u64 len = skb->len - ETHERNET_LEN, now = coarse_time_ns();
 	flow->bytes += len;
+	// What follows is verified once for the flows of both maps, because it has a copy and not an address.
+	struct flow known = *flow;
+	flow->seen_at = now;
+	u32 to_client = known.state & FLOW_TO_CLIENT;
 	u32 bits = 0;
 	if (packet->tcp_flags & TCP_FIN)
 		bits |= to_client ? FLOW_SERVER_FIN : FLOW_CLIENT_FIN;
@@ -108,13 +111,11 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		bits |= to_client ? FLOW_SERVER_RESET : FLOW_CLIENT_RESET;
 	else if (to_client)
 		bits |= FLOW_ANSWERED;
-	if ((flow->state & bits) != bits)
-		change_state(tuple, bits);
-	u64 now = coarse_time_ns(), seen_at = flow->seen_at;
-	flow->seen_at = now;
-	if (seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT)
-		keep_other_direction(tuple, skb->ifindex);
-	u32 server = flow->server, ifindex = outgoing_device(flow);
+	if ((known.state & bits) != bits)
+		USE(change_state(tuple, &known, bits));
+	if (known.seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT)
+		USE(keep_other_direction(tuple, &known, skb->ifindex));
+	u32 server = known.server, ifindex = outgoing_device(&known);
 	struct server_counters *counters = map_lookup(&server_counts, &server);
 	if (counters) {
 		if (to_client) {
@@ -128,7 +129,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 			counters->bytes_in += len;
 		}
 	}
-	if (rewrite(skb, packet, flow)) {
+	if (rewrite(skb, packet, &known)) {
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
 	}

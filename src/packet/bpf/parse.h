@@ -92,13 +92,14 @@ INLINE void set_ipv4(struct address *address, u32 ipv4)
 // Returns whether an address stands for one of IPv4, which no packet of IPv6 has on a wire.
 INLINE int is_ipv4(const struct address *address)
 {
-	return address->words[2] == __builtin_bswap32(0xffff) && address->words[1] == 0 && address->words[0] == 0;
+	return ((address->words[2] ^ __builtin_bswap32(0xffff)) | address->words[1] | address->words[0]) == 0;
 }
 
+// With one branch: the verifier goes every way that there is.
 INLINE int is_same_address(const struct address *a, const struct address *b)
 {
-	return a->words[3] == b->words[3] && a->words[2] == b->words[2] && a->words[1] == b->words[1] &&
-	       a->words[0] == b->words[0];
+	return ((a->words[3] ^ b->words[3]) | (a->words[2] ^ b->words[2]) | (a->words[1] ^ b->words[1]) |
+		(a->words[0] ^ b->words[0])) == 0;
 }
 
 // Reads the beginning of the header after that of IP, of a length that is a constant.

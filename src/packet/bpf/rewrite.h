@@ -3,7 +3,7 @@
 #ifndef LVS_REWRITE_H
 #define LVS_REWRITE_H
 
-#include "parse.h"
+#include "flow_entry.h"
 
 // Offsets in a header.
 enum { TCP_CHECKSUM = 16, UDP_CHECKSUM = 6 };
@@ -36,15 +36,6 @@ INLINE u16 changed_checksum(u16 checksum, u64 change)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (u16)~sum;
-}
-
-INLINE u32 ports(u16 source, u16 destination)
-{
-	// In the order of the header.
-	u16 both[2] = {source, destination};
-	u32 word;
-	__builtin_memcpy(&word, both, 4);
-	return word;
 }
 
 // Writes the addresses of the header of IP, which lies in one piece, with a hop limit that is one less.
@@ -106,16 +97,18 @@ INLINE long replace_pseudo_header(struct __sk_buff *skb, const struct packet *pa
 INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	const struct tuple *old = &packet->tuple;
+	u32 to_client = flow->state & FLOW_TO_CLIENT;
+	const struct address *source = to_client ? &flow->address : &old->source;
+	const struct address *destination = to_client ? &old->destination : &flow->address;
 	// The ports and the checksum are in the first fragment.
 	if (packet->fragment == LATER_FRAGMENT)
-		return write_addresses(skb, packet, &flow->source, &flow->destination);
+		return write_addresses(skb, packet, source, destination);
 	u32 is_tcp = old->protocol == PROTOCOL_TCP;
 	u32 offset = packet->transport + (is_tcp ? TCP_CHECKSUM : UDP_CHECKSUM);
 	u64 flags = is_tcp ? 0 : CHECKSUM_MAY_BE_ABSENT;
 	u32 old_ports = ports(old->source_port, old->destination_port);
-	u32 new_ports = ports(flow->source_port, flow->destination_port);
-	u64 change = add_address_change(0, &old->source, &flow->source);
-	change = add_address_change(change, &old->destination, &flow->destination);
+	u32 new_ports = to_client ? ports(flow->port, old->destination_port) : ports(old->source_port, flow->port);
+	u64 change = add_address_change(0, to_client ? &old->source : &old->destination, &flow->address);
 	if (replace_pseudo_header(skb, packet, offset, change, flags))
 		return -1;
 	if (old_ports != new_ports) {
@@ -124,7 +117,7 @@ INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const st
 		if (write_ports(skb, packet, new_ports))
 			return -1;
 	}
-	return write_addresses(skb, packet, &flow->source, &flow->destination);
+	return write_addresses(skb, packet, source, destination);
 }
 
 // Sends a packet on its way by a device.

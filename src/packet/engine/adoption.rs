@@ -5,7 +5,8 @@ use super::kernel_flow::KernelFlow;
 use super::worker::PacketWorker;
 use crate::Lease;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawEvent, RawFlow, RawTuple, flow_state};
+use crate::packet::flow_direction::FlowDirection;
+use crate::packet::layout::RawEvent;
 use crate::packet::statistics::PacketStatistics;
 
 impl PacketWorker {
@@ -21,12 +22,12 @@ impl PacketWorker {
     }
 
     /// Takes a flow that is in the kernel, and of which no event has told.
-    pub(super) fn adopt_found(&mut self, tuple: RawTuple, flow: &RawFlow) {
-        let mut record = PacketFlow::found(flow);
+    pub(super) fn adopt_found(&mut self, flow: &FlowDirection) {
+        let mut record = PacketFlow::found(flow, &self.servers);
         if !flow.is_over() {
-            record.lease = self.lease_of(flow.service, flow.server);
+            record.lease = self.lease_of(record.service, record.server);
         }
-        self.flows.insert(tuple, record, &mut self.servers, &self.settings);
+        self.flows.insert(flow.tuple, record, &mut self.servers, &self.settings);
     }
 
     fn lease_of(&self, service: u32, server: u32) -> Option<Lease<std::net::SocketAddr>> {
@@ -50,16 +51,16 @@ impl PacketWorker {
 
     /// Takes the flows in the kernel of which this process does not know, and ends those that have ended.
     pub(super) fn find_unknown_flows(&mut self) -> Result<(), PacketError> {
-        let is_to_server = |flow: &RawFlow| flow.state & flow_state::TO_CLIENT == 0;
         let flows = self.maps.flows();
-        let flows = flows.filter(|entry| entry.as_ref().map_or(true, |(_, it)| is_to_server(it)));
-        for (tuple, flow) in flows.collect::<Result<Vec<_>, _>>()? {
-            if self.flows.get(&tuple).is_none() {
-                self.adopt_found(tuple, &flow);
+        let to_servers =
+            flows.filter(|entry| entry.as_ref().map_or(true, |flow| !flow.is_to_client()));
+        for flow in to_servers.collect::<Result<Vec<_>, _>>()? {
+            if self.flows.get(&flow.tuple).is_none() {
+                self.adopt_found(&flow);
             } else if flow.is_over() {
-                let both = KernelFlow::with_back(tuple, flow, &self.maps)?;
+                let both = KernelFlow::with_back(flow, &self.maps)?;
                 let [bytes_to_server, bytes_to_client] = both.bytes();
-                let (at, state) = (flow.seen_at, flow.state);
+                let FlowDirection { tuple, seen_at: at, state, .. } = flow;
                 self.flows.ended(&RawEvent {
                     at,
                     bytes_to_server,

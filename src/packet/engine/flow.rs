@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::server_slots::ServerSlots;
 use crate::Lease;
 use crate::backend::Outcome;
 use crate::engine::EngineFlowEnd;
-use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawFlow, RawTuple, flow_state};
+use crate::packet::flow_direction::FlowDirection;
+use crate::packet::layout::{NO_SERVICE, PROTOCOL_TCP, RawEvent, RawTuple, flow_state};
 use crate::packet::settings::PacketSettings;
 
 /// What is known of a flow, by the tuple of the client's packets.
@@ -61,9 +63,10 @@ impl PacketFlow {
     }
 
     /// Returns the record of a flow that the kernel has.
-    pub(super) const fn found(flow: &RawFlow) -> Self {
+    pub(super) fn found(flow: &FlowDirection, servers: &ServerSlots) -> Self {
         let is_answered = flow.state & flow_state::ANSWERED != 0;
-        let (server, service, begun_at) = (flow.server, flow.service, flow.seen_at);
+        let (server, begun_at) = (flow.server, flow.seen_at);
+        let service = servers.get(server).map_or(NO_SERVICE, |slot| slot.raw.service);
         let is_over = flow.is_over();
         Self { lease: None, server, service, begun_at, is_answered, is_over, due: 0 }
     }
@@ -91,13 +94,9 @@ impl FlowEnding {
     }
 
     /// Returns how a flow ended of which no packet was seen for too long.
-    pub(super) const fn by_timeout(
-        there: &RawFlow,
-        protocol: u8,
-        at: u64,
-        bytes: [u64; 2],
-    ) -> Self {
-        let (end, outcome) = match (there.state & flow_state::ANSWERED != 0, protocol) {
+    pub(super) const fn by_timeout(there: &FlowDirection, at: u64, bytes: [u64; 2]) -> Self {
+        let is_answered = there.state & flow_state::ANSWERED != 0;
+        let (end, outcome) = match (is_answered, there.tuple.protocol) {
             (true, _) => (EngineFlowEnd::Idle, Outcome::Ok),
             (false, PROTOCOL_TCP) => (EngineFlowEnd::NoAnswer, Outcome::Timeout),
             // Many protocols of UDP have no answers.
@@ -108,9 +107,9 @@ impl FlowEnding {
 }
 
 /// Returns the time without a packet after which a flow is forgotten.
-pub(super) fn timeout(tuple: &RawTuple, flow: &RawFlow, settings: &PacketSettings) -> Duration {
+pub(super) fn timeout(flow: &FlowDirection, settings: &PacketSettings) -> Duration {
     let is_established = flow.state & flow_state::ANSWERED != 0 && !flow.is_over();
-    match tuple.protocol {
+    match flow.tuple.protocol {
         PROTOCOL_TCP if is_established => settings.tcp_timeout,
         PROTOCOL_TCP => settings.closing_timeout,
         _ => settings.udp_timeout,

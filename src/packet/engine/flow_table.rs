@@ -18,6 +18,8 @@ use crate::packet::settings::PacketSettings;
 #[derive(Debug, Default)]
 pub(super) struct PacketFlowTable {
     records: HashMap<RawTuple, PacketFlow>,
+    /// How many of them are of IPv6.
+    ipv6_records: usize,
     /// By the second in which they are due.
     due: BTreeMap<u64, Vec<RawTuple>>,
     /// The flows of each service that have not ended.
@@ -104,6 +106,7 @@ impl PacketFlowTable {
         };
         let begun_at = record.begun_at;
         self.records.insert(tuple, record);
+        self.ipv6_records += usize::from(tuple.source().is_ipv6());
         self.schedule(tuple, begun_at, timeout);
     }
 
@@ -119,6 +122,7 @@ impl PacketFlowTable {
     fn remove(&mut self, tuple: &RawTuple, servers: &mut ServerSlots, ending: FlowEnding) {
         self.end(tuple, ending);
         let Some(record) = self.records.remove(tuple) else { return };
+        self.ipv6_records -= usize::from(tuple.source().is_ipv6());
         servers.uncount_flow(record.server);
         if let Some(lease) = record.lease {
             lease.complete(ending.outcome);
@@ -176,7 +180,7 @@ impl PacketFlowTable {
         let chosen = self.records.iter().filter(|(_, record)| is_cut(record));
         let chosen = chosen.map(|(tuple, _)| *tuple).collect::<Vec<_>>();
         for tuple in &chosen {
-            let flow = KernelFlow::read(*tuple, maps)?;
+            let flow = KernelFlow::read(tuple, maps)?;
             if let Some(flow) = &flow {
                 flow.remove(maps)?;
             }
@@ -233,6 +237,17 @@ impl PacketFlowTable {
         std::mem::replace(&mut self.forgotten, 0)
     }
 
+    /// Returns whether there are more records of a family than the kernel has room for.
+    fn is_over_room(&self, settings: &PacketSettings) -> bool {
+        let of_ipv4 = self.records.len() - self.ipv6_records;
+        [(of_ipv4, settings.flows), (self.ipv6_records, settings.ipv6_flows)].iter().any(
+            |(records, room)| {
+                let room = *room as usize;
+                *records > room + room / MAX_FORGOTTEN_PART
+            },
+        )
+    }
+
     /// Looks for flows that the kernel has forgotten while there are more records than it has room for. Without
     /// it their leases, and the memory of their records, would stay until they are due. Returns whether more
     /// are to be looked at.
@@ -243,9 +258,8 @@ impl PacketFlowTable {
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) -> Result<bool, PacketError> {
-        let room = settings.flows as usize;
         for _ in 0..MAX_CHECKS {
-            if self.records.len() <= room + room / MAX_FORGOTTEN_PART {
+            if !self.is_over_room(settings) {
                 return Ok(false);
             }
             let (second, position) = self.search;
@@ -263,7 +277,7 @@ impl PacketFlowTable {
             if !self.records.contains_key(&tuple) {
                 continue;
             }
-            match KernelFlow::read(tuple, maps)? {
+            match KernelFlow::read(&tuple, maps)? {
                 Some(flow) if flow.back.is_some() => continue,
                 Some(half) => half.remove(maps)?,
                 None => {}
@@ -281,19 +295,19 @@ impl PacketFlowTable {
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) -> Result<(), PacketError> {
-        let Some(flow) = KernelFlow::read(tuple, maps)? else {
+        let Some(flow) = KernelFlow::read(&tuple, maps)? else {
             self.forget(&tuple, now, servers);
             return Ok(());
         };
         let seen_at = flow.seen_at();
-        let timeout = timeout(&tuple, &flow.there, settings);
+        let timeout = timeout(&flow.there, settings);
         let quiet = Duration::from_nanos(now.saturating_sub(seen_at));
         if quiet < timeout {
             self.schedule(tuple, seen_at, timeout);
             return Ok(());
         }
         flow.remove(maps)?;
-        let ending = FlowEnding::by_timeout(&flow.there, tuple.protocol, now, flow.bytes());
+        let ending = FlowEnding::by_timeout(&flow.there, now, flow.bytes());
         self.remove(&tuple, servers, ending);
         Ok(())
     }

@@ -1,39 +1,30 @@
 //! A flow as the kernel has it.
 
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawFlow, RawTuple};
+use crate::packet::flow_direction::FlowDirection;
+use crate::packet::layout::RawTuple;
 use crate::packet::maps::PacketMaps;
 
 /// Both directions of a flow in the kernel's table.
 #[derive(Debug)]
 pub(super) struct KernelFlow {
-    tuple: RawTuple,
     /// The direction to the server.
-    pub(super) there: RawFlow,
+    pub(super) there: FlowDirection,
     /// The direction to the client; `None` if a full table has forgotten it, or it is that of a newer flow.
-    pub(super) back: Option<RawFlow>,
+    pub(super) back: Option<FlowDirection>,
 }
 
 impl KernelFlow {
     /// Reads the flow of a client's tuple; `None` if the kernel does not have the direction to the server.
-    pub(super) fn read(tuple: RawTuple, maps: &PacketMaps) -> Result<Option<Self>, PacketError> {
-        maps.flow(&tuple)?.map(|there| Self::with_back(tuple, there, maps)).transpose()
+    pub(super) fn read(tuple: &RawTuple, maps: &PacketMaps) -> Result<Option<Self>, PacketError> {
+        maps.flow(tuple)?.map(|there| Self::with_back(there, maps)).transpose()
     }
 
     /// Reads the direction to the client of a flow whose other one is known.
-    pub(super) fn with_back(
-        tuple: RawTuple,
-        there: RawFlow,
-        maps: &PacketMaps,
-    ) -> Result<Self, PacketError> {
-        let back = maps.flow(&Self::back_tuple(tuple, &there))?;
-        let back = back.filter(|back| Self::back_tuple(tuple, back) == tuple);
-        Ok(Self { tuple, there, back })
-    }
-
-    /// Returns the tuple of the packets that answer those of one direction.
-    fn back_tuple(tuple: RawTuple, direction: &RawFlow) -> RawTuple {
-        direction.rewritten(tuple.protocol).reversed()
+    pub(super) fn with_back(there: FlowDirection, maps: &PacketMaps) -> Result<Self, PacketError> {
+        let back = maps.flow(&there.back_tuple())?;
+        let back = back.filter(|back| back.back_tuple() == there.tuple);
+        Ok(Self { there, back })
     }
 
     /// Returns when its last packet passed, in nanoseconds of the monotonic clock.
@@ -48,9 +39,9 @@ impl KernelFlow {
 
     /// Removes both directions.
     pub(super) fn remove(&self, maps: &mut PacketMaps) -> Result<(), PacketError> {
-        if self.back.is_some() {
-            maps.remove_flow(&Self::back_tuple(self.tuple, &self.there))?;
+        if let Some(back) = &self.back {
+            maps.remove_flow(&back.tuple)?;
         }
-        maps.remove_flow(&self.tuple)
+        maps.remove_flow(&self.there.tuple)
     }
 }

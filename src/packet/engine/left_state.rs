@@ -7,7 +7,7 @@ use super::flow::PacketFlow;
 use super::flow_table::PacketFlowTable;
 use super::server_slots::ServerSlots;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawService, RawServiceKey, flow_state};
+use crate::packet::layout::{RawService, RawServiceKey};
 use crate::packet::maps::PacketMaps;
 use crate::packet::settings::PacketSettings;
 
@@ -36,9 +36,10 @@ impl LeftState {
         let mut servers = ServerSlots::read(maps)?;
         let mut flows = PacketFlowTable::default();
         for entry in maps.flows() {
-            let (tuple, flow) = entry?;
-            if flow.state & flow_state::TO_CLIENT == 0 {
-                flows.insert(tuple, PacketFlow::found(&flow), &mut servers, settings);
+            let flow = entry?;
+            if !flow.is_to_client() {
+                let record = PacketFlow::found(&flow, &servers);
+                flows.insert(flow.tuple, record, &mut servers, settings);
             }
         }
         Ok(Self { unowned, servers, flows })

@@ -31,12 +31,12 @@ impl PacketWorker {
             let flow = self.maps.flow(tuple).ok()??;
             let server = self.servers.get(record.server);
             let backend: Option<BackendId> = server.and_then(|slot| slot.backend.clone());
-            let destination = flow.rewritten(tuple.protocol).destination();
+            let destination = flow.rewritten.destination();
             let mut entry = EngineEntry::new(tuple.source(), tuple.destination(), destination);
             entry.backend = backend;
             state_name(flow.state).clone_into(&mut entry.state);
             let quiet = Duration::from_nanos(self.clock.now().saturating_sub(flow.seen_at));
-            entry.expires_in = timeout(tuple, &flow, &self.settings).saturating_sub(quiet);
+            entry.expires_in = timeout(&flow, &self.settings).saturating_sub(quiet);
             Some(entry)
         };
         flows.filter_map(entry).take(limit).collect()

@@ -7,8 +7,9 @@ use super::tap::HEADER_LEN;
 use super::virtual_service::ChosenServer;
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
+use crate::packet::flow_direction::FlowDirection;
 use crate::packet::frame::UpcallFrame;
-use crate::packet::layout::{RawFlow, RawServiceKey, RawTuple, flow_state};
+use crate::packet::layout::{RawServiceKey, RawTuple, flow_state};
 use crate::scheduler::Flow;
 
 /// The packets that are decided before other work goes on.
@@ -62,7 +63,7 @@ impl PacketWorker {
             // Decided by a packet before this one: here, or by a table while this thread was late.
             if present.state & has_begun_to_end == 0 {
                 if self.flows.get(&tuple).is_none() {
-                    self.adopt_found(tuple, &present);
+                    self.adopt_found(&present);
                 }
                 return Ok(());
             }
@@ -88,13 +89,13 @@ impl PacketWorker {
                 }
             };
             let Some(slot) = self.servers.get_mut(server) else { return Ok(()) };
-            let (there, back) = directions(&tuple, slot.raw.address(), ifindex);
-            let there = RawFlow { server, service: service.id, ifindex: slot.raw.ifindex, ..there };
-            let back = RawFlow { server, service: service.id, ..back };
-            let back_tuple = there.rewritten(tuple.protocol).reversed();
-            let is_free = match self.maps.flow(&back_tuple)? {
+            let begun_at = self.clock.now();
+            let [mut there, back] =
+                FlowDirection::of_new_flow(tuple, server, slot.raw.address(), ifindex, begun_at);
+            there.ifindex = slot.raw.ifindex;
+            let is_free = match self.maps.flow(&back.tuple)? {
                 None => true,
-                Some(old) => old.is_over() || old.rewritten(tuple.protocol).reversed() == tuple,
+                Some(old) => old.is_over() || old.back_tuple() == tuple,
             };
             // Without a route the server cannot be reached either.
             if !is_free || slot.raw.ifindex == 0 {
@@ -104,10 +105,8 @@ impl PacketWorker {
                 }
                 continue;
             }
-            let begun_at = self.clock.now();
-            let seen = |flow| RawFlow { seen_at: begun_at, ..flow };
-            self.maps.insert_flow(&back_tuple, &seen(back))?;
-            self.maps.insert_flow(&tuple, &seen(there))?;
+            self.maps.insert_flow(back)?;
+            self.maps.insert_flow(there)?;
             slot.decided += 1;
             let record = PacketFlow::new(lease, server, service.id, begun_at);
             self.flows.insert(tuple, record, &mut self.servers, &self.settings);
@@ -115,25 +114,4 @@ impl PacketWorker {
         }
         Ok(())
     }
-}
-
-/// Returns both directions of a flow to a server, whose client's packets come in by a device.
-fn directions(tuple: &RawTuple, server: std::net::SocketAddr, ifindex: u32) -> (RawFlow, RawFlow) {
-    let there = RawFlow {
-        source: tuple.source,
-        destination: server.ip().into(),
-        source_port: tuple.source_port,
-        destination_port: server.port().into(),
-        ..RawFlow::default()
-    };
-    let back = RawFlow {
-        source: tuple.destination,
-        destination: tuple.source,
-        source_port: tuple.destination_port,
-        destination_port: tuple.source_port,
-        ifindex,
-        state: flow_state::TO_CLIENT,
-        ..RawFlow::default()
-    };
-    (there, back)
 }

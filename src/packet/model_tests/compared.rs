@@ -22,6 +22,7 @@ use crate::packet::layout::{
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
 use crate::packet::program::PacketProgram;
+use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
 use crate::sys::tap::open_tap;
 
@@ -88,7 +89,9 @@ impl ComparedProgram {
     pub(in crate::packet) fn load() -> Option<Self> {
         let loaded = PinFolder::mount().and_then(|folder| {
             let tap = tap_device()?;
-            match PacketProgram::load(&folder.0, FLOWS) {
+            let settings =
+                PacketSettings { flows: FLOWS, ipv6_flows: FLOWS, ..PacketSettings::default() };
+            match PacketProgram::load(&folder.0, &settings) {
                 Ok((program, maps)) => Ok((program, maps, tap, folder)),
                 Err(error @ PacketError::Capability { .. }) => Err(error.to_string()),
                 Err(error) => panic!("{error}"),
@@ -248,14 +251,13 @@ impl ComparedProgram {
     pub(super) fn compare_state(&self) {
         let flows = self.maps.flows().map(|entry| entry.expect("a flow"));
         let mut count = 0;
-        for (tuple, flow) in flows {
-            let key = flow_key(&tuple);
-            let rewritten = flow.rewritten(tuple.protocol);
+        for flow in flows {
+            let key = flow_key(&flow.tuple);
             let found = ModelFlow {
-                source: rewritten.source(),
-                destination: rewritten.destination(),
+                source: flow.rewritten.source(),
+                destination: flow.rewritten.destination(),
                 server: flow.server,
-                service: flow.service,
+                service: self.maps.server(flow.server).expect("the server").service,
                 state: flow.state,
                 bytes: flow.bytes,
             };
@@ -277,7 +279,7 @@ impl ComparedProgram {
     pub(super) fn states(&self, key: PacketKey) -> [u32; 2] {
         let there = self.maps.flow(&RawTuple::new(key.0, key.1, key.2)).expect("the flows");
         let there = there.expect("the flow");
-        let back = self.maps.flow(&there.rewritten(key.2).reversed()).expect("the flows");
+        let back = self.maps.flow(&there.back_tuple()).expect("the flows");
         let back = back.expect("the way back");
         assert_eq!([there.state & 1, back.state & 1], [0, 1], "the directions");
         [there.state, back.state & !1]

@@ -7,7 +7,8 @@ use super::model::{FrameVerdict, ModelDirector, TEST_DEVICE, TapDevice};
 use super::{
     CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
 };
-use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawFlow, RawTuple, flow_state};
+use crate::packet::flow_direction::FlowDirection;
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawTuple, flow_state};
 
 const ANSWERED: u32 = flow_state::ANSWERED;
 
@@ -41,13 +42,13 @@ fn a_direction_that_a_full_table_has_forgotten_returns() {
             compared.maps.remove_flow(&tuples[goes]).expect("it is removed");
             // As after a while without packets.
             let bytes = compared.model.flows[&keys[stays]].bytes;
-            let quiet = RawFlow { seen_at: 0, bytes, ..flows[stays] };
-            compared.maps.insert_flow(&tuples[stays], &quiet).expect("it is changed");
+            let quiet = FlowDirection { seen_at: 0, bytes, ..flows[stays] };
+            compared.maps.insert_flow(quiet).expect("it is changed");
             compared.pass(&frames[stays]);
             let found = compared.maps.flow(&tuples[goes]).expect("the flows").expect("it is back");
             // Its octets are counted anew.
             compared.model.flows.get_mut(&keys[goes]).expect("it is there").bytes = 0;
-            let wanted = RawFlow { seen_at: found.seen_at, bytes: 0, ..flows[goes] };
+            let wanted = FlowDirection { seen_at: found.seen_at, bytes: 0, ..flows[goes] };
             assert_eq!(found, wanted);
             compared.pass(&frames[goes]);
         }

@@ -205,8 +205,8 @@ fn an_error_follows_the_route_of_a_server_that_had_none() {
     // The flow is of a time without a route.
     let tuple = crate::packet::layout::RawTuple::new(client, service, PROTOCOL_TCP);
     let flow = compared.maps.flow(&tuple).expect("the flows").expect("the flow");
-    let flow = crate::packet::layout::RawFlow { ifindex: 0, ..flow };
-    compared.maps.insert_flow(&tuple, &flow).expect("the flow");
+    let flow = crate::packet::flow_direction::FlowDirection { ifindex: 0, ..flow };
+    compared.maps.insert_flow(flow).expect("the flow");
     let sent = error(router(0), 3, PROTOCOL_TCP, (service, client));
     assert_error(&compared.pass(&sent), router(0), 3, PROTOCOL_TCP, (server, client));
     compared.compare_state();

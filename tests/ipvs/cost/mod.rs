@@ -52,7 +52,7 @@ fn each_engine_is_measured() {
     if std::path::Path::new("/usr/sbin/haproxy").exists() {
         programs.push("haproxy");
     }
-    let modules = ["ip_vs", "ip_vs_rr", "veth", "bridge", "ipip"];
+    let modules = ["ip_vs", "ip_vs_rr", "veth", "bridge", "ipip", "tun"];
     let guest = Guest::new("cost::").modules(&modules).programs(&programs);
     guest.counting_instructions().run(GuestKernel::Qemu);
 }
@@ -67,7 +67,9 @@ fn measure() {
         ("ipvs, nat", Path::Ipvs(IpvsForwarding::Nat)),
         ("ipvs, dr", Path::Ipvs(IpvsForwarding::DirectRouting)),
         ("ipvs, tunnel", Path::Ipvs(ipip)),
-        ("proxy", Path::Lvs),
+        ("packet, a table decides", Path::Packet { scheduler: "maglev" }),
+        ("packet, wlc decides", Path::Packet { scheduler: "wlc" }),
+        ("proxy", Path::Proxy),
         ("HAProxy", Path::Haproxy { is_splicing: false }),
         ("HAProxy, splice", Path::Haproxy { is_splicing: true }),
     ];

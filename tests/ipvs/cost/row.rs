@@ -13,8 +13,10 @@ pub(super) enum Path {
     Routed,
     /// The director's kernel balances.
     Ipvs(IpvsForwarding),
-    /// The program `lvs` balances.
-    Lvs,
+    /// The program `lvs` balances by its proxy.
+    Proxy,
+    /// The program `lvs` has a program in the kernel balance, by this rule.
+    Packet { scheduler: &'static str },
     /// HAProxy balances.
     Haproxy { is_splicing: bool },
 }

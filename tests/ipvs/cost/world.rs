@@ -14,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command};
 
 use lvs::ipvs::{IpvsDestination, IpvsForwarding, IpvsService, IpvsServiceKey};
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::row::Path;
 use super::work::{PORT, connect};
@@ -46,6 +48,7 @@ pub(super) struct Route {
 
 impl World {
     pub(super) fn build() -> Self {
+        mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None).expect("a BPF file system");
         let wire = Wire::connect(&MACHINES);
         ip("server: address delete 10.8.0.11/24 dev eth0
             server: link set tunl0 up
@@ -98,14 +101,11 @@ impl World {
                     route.undo = "server: route delete 10.8.0.0/24 dev eth0";
                 }
             }
-            Path::Lvs => {
-                let mut config = String::from("workers = 1\n");
-                for protocol in ["udp", "tcp"] {
-                    config += &format!(
-                        "[[service]]\nname = \"{protocol}\"\nprotocol = \"{protocol}\"\n\
-                         listen = \"{VIRTUAL}\"\n[[service.server]]\naddress = \"{SERVER}\"\n"
-                    );
-                }
+            Path::Proxy => {
+                route.program = Some(start("lvs", "run --config", config("proxy", "wlc"))?);
+            }
+            Path::Packet { scheduler } => {
+                let config = config("packet", scheduler) + "[packet]\nredirect_peer = false\n";
                 route.program = Some(start("lvs", "run --config", config)?);
             }
             Path::Haproxy { is_splicing } => {
@@ -127,6 +127,18 @@ impl World {
         }
         Some(route)
     }
+}
+
+/// Returns the configuration of a director with a service of TCP and one of UDP.
+fn config(engine: &str, scheduler: &str) -> String {
+    let service = |protocol| {
+        format!(
+            "[[service]]\nname = \"{protocol}\"\nprotocol = \"{protocol}\"\nlisten = \"{VIRTUAL}\"\n\
+             engine = \"{engine}\"\nscheduler = \"{scheduler}\"\n\
+             [[service.server]]\naddress = \"{SERVER}\"\n"
+        )
+    };
+    format!("workers = 1\ndrain_timeout = \"1s\"\n{}{}", service("udp"), service("tcp"))
 }
 
 fn add_services(forwarding: IpvsForwarding, host: u8) {
@@ -157,7 +169,8 @@ impl Drop for Route {
         ip(self.undo);
         within("director", || client().flush().expect("the module is loaded"));
         if let Some(program) = &mut self.program {
-            program.kill().expect("a child");
+            // Killed, a director would leave its program in the kernel.
+            kill_process(Pid::from_child(program), Signal::TERM).expect("a child");
             program.wait().expect("a child");
         }
     }

@@ -1,0 +1,104 @@
+// The entries of the flows, in a map for each family.
+
+#ifndef LVS_FLOW_ENTRY_H
+#define LVS_FLOW_ENTRY_H
+
+#include "parse.h"
+
+INLINE u32 ports(u16 source, u16 destination)
+{
+	// In the order of the header.
+	u16 both[2] = {source, destination};
+	u32 word;
+	__builtin_memcpy(&word, both, 4);
+	return word;
+}
+
+INLINE void set_tuple_ipv4(struct tuple_ipv4 *key, const struct tuple *tuple)
+{
+	key->source = tuple->source.words[3];
+	key->destination = tuple->destination.words[3];
+	key->source_port = tuple->source_port;
+	key->destination_port = tuple->destination_port;
+	key->protocol = tuple->protocol;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
+}
+
+// Finds a direction of a flow.
+INLINE struct flow *find_flow(const struct tuple *tuple)
+{
+	if (!is_ipv4(&tuple->destination))
+		return map_lookup(&flows_ipv6, tuple);
+	struct tuple_ipv4 key;
+	set_tuple_ipv4(&key, tuple);
+	return map_lookup(&flows_ipv4, &key);
+}
+
+INLINE u32 is_same_tuple(const struct tuple *a, const struct tuple *b)
+{
+	return ports(a->source_port, a->destination_port) == ports(b->source_port, b->destination_port) &&
+	       is_same_address(&a->source, &b->source) && is_same_address(&a->destination, &b->destination);
+}
+
+// Makes the tuple of a packet that which it has after it was rewritten.
+INLINE void follow_flow(struct tuple *tuple, const struct flow *flow)
+{
+	if (flow->state & FLOW_TO_CLIENT) {
+		tuple->source = flow->address;
+		tuple->source_port = flow->port;
+		// Keeps the compiler from storing both ways by one address, that it would choose.
+		asm volatile("");
+	} else {
+		tuple->destination = flow->address;
+		tuple->destination_port = flow->port;
+	}
+}
+
+// Exchanges the ends of a tuple.
+INLINE void swap_ends(const struct tuple *tuple, struct tuple *swapped)
+{
+	swapped->source = tuple->destination;
+	swapped->destination = tuple->source;
+	swapped->source_port = tuple->destination_port;
+	swapped->destination_port = tuple->source_port;
+	swapped->protocol = tuple->protocol;
+	__builtin_memset(swapped->pad, 0, sizeof(swapped->pad));
+}
+
+// Returns the tuple of the packets that come back.
+INLINE void reverse(const struct tuple *tuple, const struct flow *flow, struct tuple *back)
+{
+	swap_ends(tuple, back);
+	if (flow->state & FLOW_TO_CLIENT) {
+		back->destination = flow->address;
+		back->destination_port = flow->port;
+		asm volatile("");
+	} else {
+		back->source = flow->address;
+		back->source_port = flow->port;
+	}
+}
+
+// Returns whether what lies at the tuple that comes back is the other direction of a flow: its packets become those
+// of the tuple, seen from the other side. `state` is that of the direction with the tuple.
+INLINE u32 is_other_direction(const struct tuple *tuple, u32 state, const struct flow *other)
+{
+	if (!((state ^ other->state) & FLOW_TO_CLIENT))
+		return 0;
+	// The end that is not replaced is the same, for it is where the other one was looked for.
+	if (state & FLOW_TO_CLIENT)
+		return tuple->source_port == other->port && is_same_address(&tuple->source, &other->address);
+	return tuple->destination_port == other->port && is_same_address(&tuple->destination, &other->address);
+}
+
+// Makes a direction of a flow. Returns 0 if there is room.
+INLINE long store_flow(const struct tuple *tuple, const struct flow *flow)
+{
+	if (!is_ipv4(&tuple->destination))
+		return map_update(&flows_ipv6, tuple, flow, UPDATE_ANY);
+	struct tuple_ipv4 key;
+	set_tuple_ipv4(&key, tuple);
+	return map_update(&flows_ipv4, &key, flow, UPDATE_ANY);
+}
+
+#endif
