@@ -17,6 +17,8 @@ use super::layout::{
 /// Maps that are made anew may have another number of entries than the one that they replace (since Linux
 /// 5.10).
 const BPF_F_INNER_MAP: u32 = 0x1000;
+/// An entry is stored if there is none with its key.
+const BPF_NOEXIST: u64 = 1;
 
 /// The maps of the program.
 pub(super) struct PacketMaps {
@@ -117,16 +119,32 @@ impl PacketMaps {
         Ok(found.map(|flow| FlowDirection::from_raw(*tuple, transmute!(flow))))
     }
 
+    /// Stores a direction of a flow, in place of one that has its tuple.
     pub(super) fn insert_flow(&mut self, flow: FlowDirection) -> Result<(), PacketError> {
+        self.store_flow(flow, 0).map_err(map_error("flows"))
+    }
+
+    /// Stores a direction of a flow, unless one has its tuple. Returns whether it was stored.
+    pub(super) fn add_flow(&mut self, flow: FlowDirection) -> Result<bool, PacketError> {
+        match self.store_flow(flow, BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(map_error("flows")(error)),
+        }
+    }
+
+    fn store_flow(&mut self, flow: FlowDirection, flags: u64) -> Result<(), MapError> {
         let value: [u8; 48] = transmute!(flow.to_raw());
-        let inserted = if let Some(key) = RawTupleIpv4::from_tuple(&flow.tuple) {
+        if let Some(key) = RawTupleIpv4::from_tuple(&flow.tuple) {
             let key: [u8; 16] = transmute!(key);
-            self.flows_ipv4.insert(key, value, 0)
-        } else {
-            let key: [u8; 40] = transmute!(flow.tuple);
-            self.flows_ipv6.insert(key, value, 0)
-        };
-        inserted.map_err(map_error("flows"))
+            return self.flows_ipv4.insert(key, value, flags);
+        }
+        let key: [u8; 40] = transmute!(flow.tuple);
+        self.flows_ipv6.insert(key, value, flags)
     }
 
     pub(super) fn remove_flow(&mut self, tuple: &RawTuple) -> Result<(), PacketError> {

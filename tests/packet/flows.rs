@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use lvs::BackendSet;
 use lvs::backend::{Health, Limits, OutcomeCounts};
 use lvs::engine::{
-    Engine as _, EngineEntryKind, EngineFlowCallback, EngineFlowEnd, EnginePersistence,
-    EngineProtocol, NewConnections,
+    Engine as _, EngineAddress, EngineEntryKind, EngineFlowCallback, EngineFlowEnd,
+    EnginePersistence, EngineProtocol, NewConnections,
 };
-use lvs::scheduler::{LeastConnections, Maglev, RoundRobin};
+use lvs::scheduler::{FirstAvailable, LeastConnections, Maglev, RoundRobin};
 use socket2::{Domain, Socket, Type};
 
 use crate::carried::{
@@ -195,6 +195,40 @@ fn an_icmp_error_of_a_server_reaches_the_client() {
     until("the errors are counted", || engine.statistics().icmp_errors == 2);
 }
 
+/// Returns a socket of the client with a port that others may have too.
+fn bound_socket() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    socket.bind(&socket_address("10.1.0.2", 40_000).into()).expect("a free port");
+    socket
+}
+
+#[test]
+fn a_port_that_has_two_services_gets_two_servers() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let services = [80, 81, 82].map(|port| {
+        let (set, mut request) = request(EngineProtocol::Tcp, 0, FirstAvailable::new());
+        let address = socket_address(VIRTUAL[0], port);
+        request.address = EngineAddress::Socket { protocol: EngineProtocol::Tcp, address };
+        let claim = engine.claim(request).expect("it can be served");
+        (set, claim.begin().expect("it is served"), address)
+    });
+    let connect = |address: SocketAddr| {
+        let socket = bound_socket();
+        socket.connect(&address.into()).map(|()| TcpStream::from(socket))
+    };
+    let mut streams = Vec::new();
+    for (_, _, address) in &services[..2] {
+        streams.push(world.within("client", || connect(*address)).expect("a connection"));
+    }
+    let names: Vec<_> = streams.iter_mut().map(ask_name).collect();
+    assert_eq!(names, ['a', 'b'], "answers of one server to one port are of one service");
+    let third = world.within("client", || connect(services[2].2));
+    assert_eq!(third.expect_err("no server is left").kind(), ErrorKind::ConnectionRefused);
+}
+
 #[test]
 fn a_port_that_is_used_again_is_scheduled_anew() {
     let Some(world) = World::build() else { return };
@@ -204,9 +238,7 @@ fn a_port_that_is_used_again_is_scheduled_anew() {
     let names: String = (0..4)
         .map(|_| {
             let mut stream = world.within("client", || {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-                socket.set_reuse_address(true).expect("an option");
-                socket.bind(&socket_address("10.1.0.2", 40_000).into()).expect("a free port");
+                let socket = bound_socket();
                 // The port is free when the server has acknowledged the end of the last connection.
                 until("the port is free", || match socket.connect(&virtual_address().into()) {
                     Ok(()) => true,

@@ -10,6 +10,7 @@ use crate::packet::error::PacketError;
 use crate::packet::flow_direction::FlowDirection;
 use crate::packet::frame::UpcallFrame;
 use crate::packet::layout::{RawServiceKey, RawTuple, flow_state};
+use crate::packet::maps::PacketMaps;
 use crate::scheduler::Flow;
 
 /// The packets that are decided before other work goes on.
@@ -93,19 +94,14 @@ impl PacketWorker {
             let [mut there, back] =
                 FlowDirection::of_new_flow(tuple, server, slot.raw.address(), ifindex, begun_at);
             there.ifindex = slot.raw.ifindex;
-            let is_free = match self.maps.flow(&back.tuple)? {
-                None => true,
-                Some(old) => old.is_over() || old.back_tuple() == tuple,
-            };
             // Without a route the server cannot be reached either.
-            if !is_free || slot.raw.ifindex == 0 {
+            if slot.raw.ifindex == 0 || !add_way_back(&mut self.maps, back)? {
                 match lease {
                     Some(lease) => flow.exclude(lease.backend()),
                     None => return Ok(()),
                 }
                 continue;
             }
-            self.maps.insert_flow(back)?;
             self.maps.insert_flow(there)?;
             slot.decided += 1;
             let record = PacketFlow::new(lease, server, service.id, begun_at);
@@ -114,4 +110,18 @@ impl PacketWorker {
         }
         Ok(())
     }
+}
+
+/// Makes the direction to the client of a new flow. Returns `false` if it is that of another flow that lives.
+fn add_way_back(maps: &mut PacketMaps, back: FlowDirection) -> Result<bool, PacketError> {
+    // Nearly always one step.
+    if maps.add_flow(back)? {
+        return Ok(true);
+    }
+    let is_taken = |old: &FlowDirection| !old.is_over() && old.back_tuple() != back.back_tuple();
+    if maps.flow(&back.tuple)?.as_ref().is_some_and(is_taken) {
+        return Ok(false);
+    }
+    maps.insert_flow(back)?;
+    Ok(true)
 }
