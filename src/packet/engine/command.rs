@@ -76,11 +76,13 @@ impl EngineWaker {
         &self.event
     }
 
-    /// Clears the event, and returns whether a set has changed.
-    pub(super) fn clear(&self) -> bool {
-        let mut count = [0; 8];
-        // It is not set if the thread woke for another reason.
-        let _ = rustix::io::read(&self.event, &mut count);
+    /// Clears the event.
+    pub(super) fn clear(&self) {
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+    }
+
+    /// Returns whether a set has changed since the last call.
+    pub(super) fn take_change(&self) -> bool {
         self.has_changed.swap(false, Ordering::AcqRel)
     }
 

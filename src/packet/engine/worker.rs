@@ -156,12 +156,12 @@ impl PacketWorker {
             };
             self.wait(wait);
             // A change of a scheduler wakes nobody.
-            if self.commands.waker().clear() || now() >= next_alive {
+            if self.commands.waker().take_change() || now() >= next_alive {
                 self.follow_sets(&waker);
             }
             while let Ok(command) = self.received.try_recv() {
                 // What was changed before the command was sent is followed before it runs.
-                if self.commands.waker().clear() {
+                if self.commands.waker().take_change() {
                     self.follow_sets(&waker);
                 }
                 if matches!(command, PacketCommand::Stop) {
@@ -204,6 +204,9 @@ impl PacketWorker {
         };
         // A signal wakes it early, which does no harm.
         let _ = poll(fds, Some(&wait));
+        if fds[0].revents().contains(PollFlags::IN) {
+            self.commands.waker().clear();
+        }
     }
 
     /// Logs what failed, once for as long as it is the same.
