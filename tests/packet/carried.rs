@@ -1,6 +1,6 @@
 //! Real traffic through the engine.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 use std::{fs, thread};
@@ -35,14 +35,24 @@ pub(crate) fn serve_tcp(world: &World, machine: &str, address: SocketAddr) {
 }
 
 fn serve_connection(mut stream: TcpStream, name: u8) {
+    let mut requests = BufReader::new(stream.try_clone().expect("a descriptor"));
+    let mut answers = Vec::new();
     let mut command = [0];
-    while stream.read_exact(&mut command).is_ok() {
+    while requests.read_exact(&mut command).is_ok() {
         let result = match command[0] {
-            b'w' => stream.write_all(&[name]),
+            b'w' => {
+                answers.push(name);
+                // Those to requests that came together go together.
+                if requests.buffer().is_empty() {
+                    stream.write_all(&std::mem::take(&mut answers))
+                } else {
+                    Ok(())
+                }
+            }
             b'd' => send_pattern(&mut stream),
             b'l' => send_hashed(&mut stream, LONG_DOWNLOAD),
             b'u' => {
-                let sum = receive_pattern(&mut stream);
+                let sum = receive_pattern(&mut requests);
                 stream.write_all(&sum.to_ne_bytes())
             }
             _ => return,
@@ -80,7 +90,7 @@ fn send_pattern(stream: &mut TcpStream) -> std::io::Result<()> {
     (0..megabytes()).try_for_each(|chunk| stream.write_all(&pattern(chunk)))
 }
 
-fn receive_pattern(stream: &mut TcpStream) -> u64 {
+fn receive_pattern(stream: &mut impl Read) -> u64 {
     let mut chunk = vec![0; 1 << 20];
     (0..megabytes()).fold(0, |sum, _| {
         stream.read_exact(&mut chunk).expect("all octets");

@@ -63,7 +63,8 @@ impl Load {
         });
     }
 
-    /// Downloads by a connection that stays. All of the last download is after the last engine began.
+    /// Downloads by a connection that stays, again after so many rounds of requests. All of the last download is
+    /// after the last engine began.
     fn download(&self, world: &World) {
         let mut stream = connect(world, virtual_address());
         let mut is_last = false;
@@ -71,6 +72,9 @@ impl Load {
             is_last = self.is_over();
             download_long(&mut stream);
             self.downloads.fetch_add(1, Ordering::Relaxed);
+            let rounds = || self.rounds[0].load(Ordering::Relaxed);
+            let wanted = rounds() + 200;
+            until("rounds go on", || self.is_over() || rounds() >= wanted);
         }
     }
 
