@@ -123,7 +123,7 @@ pub(crate) fn ask_name(stream: &mut TcpStream) -> char {
 pub(crate) fn settings(world: &World) -> PacketSettings {
     let mut settings = PacketSettings::default();
     settings.pin_folder = world.pin_folder();
-    settings.flows = 4096;
+    (settings.flows, settings.ipv6_flows) = (4096, 4096);
     settings.alive_for = Duration::from_secs(600);
     settings
 }

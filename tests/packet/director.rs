@@ -85,7 +85,7 @@ pub(crate) fn ask(world: &World, times: usize) -> String {
 pub(crate) fn config_text(world: &World, engine: &str, packet: &str) -> String {
     let mut text = format!(
         "[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [packet]\nflows = 4096\nalive_for = \"1m\"\npin_folder = \"{}\"\n{packet}\n\
+         [packet]\nflows = 4096\nipv6_flows = 4096\nalive_for = \"1m\"\npin_folder = \"{}\"\n{packet}\n\
          [[service]]\nname = \"web\"\nlisten = \"{}\"\nengine = {engine}\nscheduler = \"rr\"\n\
          health = {{ type = \"tcp\", interval = \"500ms\", rise = 1, fall = 3 }}\n",
         world.pin_folder().display(),

@@ -22,7 +22,7 @@ fn a_full_table_forgets_the_quiet_flows_and_counts_them() {
     let Some(world) = World::build() else { return };
     serve_both(&world);
     let mut settings = settings(&world);
-    settings.flows = ROOM;
+    (settings.flows, settings.ipv6_flows) = (ROOM, ROOM);
     let engine = start_engine(&world, settings);
     let (_tcp, _tcp_service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
     let (udp, _udp_service) = begin(&engine, EngineProtocol::Udp, 0, RoundRobin::new());

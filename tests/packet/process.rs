@@ -8,14 +8,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::{env, thread};
 
-use lvs::engine::EngineProtocol;
+use lvs::engine::{Engine as _, EngineProtocol};
 use lvs::packet::{PacketEngine, PacketSettings};
 use lvs::scheduler::RoundRobin;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::carried::{PATIENCE, begin};
+use crate::carried::{PATIENCE, begin, request};
 use crate::flows::active;
-use crate::world::World;
+use crate::world::{SERVERS, World, socket_address};
 
 /// The variable that makes a process of this program an engine: namespace, folder and flows.
 const ROLE: &str = "LVS_TEST_ENGINE";
@@ -114,6 +114,7 @@ fn the_engine_of_a_test() {
     let mut settings = PacketSettings::default();
     settings.pin_folder = parts[1].into();
     settings.flows = parts[2].parse().expect("a number");
+    settings.ipv6_flows = settings.flows;
     let engine = PacketEngine::start(settings).expect("the engine");
     let mut services = Vec::new();
     println!("{ANSWER}started");
@@ -122,6 +123,13 @@ fn the_engine_of_a_test() {
             "claim" => {
                 services.push(begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new()));
                 services.push(begin(&engine, EngineProtocol::Udp, 0, RoundRobin::new()));
+                "claimed".to_owned()
+            }
+            "claim with one more server" => {
+                let (set, request) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+                set.insert(socket_address(SERVERS[0][0], 8081)).expect("a server");
+                let claim = engine.claim(request).expect("it can be served");
+                services.push((set, claim.begin().expect("it is served")));
                 "claimed".to_owned()
             }
             "active" => services.iter().map(|(set, _)| active(set)).sum::<u32>().to_string(),

@@ -5,12 +5,14 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use lvs::engine::{EngineEntryKind, EngineProtocol};
 use lvs::packet::{PacketKernelState, PacketStatistics};
+use lvs::scheduler::RoundRobin;
 
-use crate::carried::{ask_name, connect, download_long};
+use crate::carried::{ask_name, begin, connect, download_long, serve_tcp, settings, start_engine};
 use crate::flows::{now, serve_both, until, virtual_address};
 use crate::process::EngineProcess;
-use crate::world::World;
+use crate::world::{SERVERS, World, socket_address};
 
 /// The keep-alive connections of each thread that asks.
 const CONNECTIONS: usize = 48;
@@ -23,7 +25,7 @@ const ASKING_THREADS: usize = 2;
 #[derive(Debug, Default)]
 struct Load {
     is_over: AtomicBool,
-    /// The rounds of each asking thread: each connection is asked once in a round.
+    /// The rounds of each asking thread: each connection is asked [`PIPELINED`] times in a round.
     rounds: [AtomicU64; ASKING_THREADS],
     connections: AtomicU64,
     downloads: AtomicU64,
@@ -34,7 +36,7 @@ impl Load {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Asks on connections that stay, all of which have a request on the way at the same time.
+    /// Asks on connections that stay, all of which have requests on the way at the same time.
     fn ask(&self, world: &World, rounds: &AtomicU64) {
         let mut streams: Vec<_> =
             (0..CONNECTIONS).map(|_| connect(world, virtual_address())).collect();
@@ -73,7 +75,7 @@ impl Load {
             download_long(&mut stream);
             self.downloads.fetch_add(1, Ordering::Relaxed);
             let rounds = || self.rounds[0].load(Ordering::Relaxed);
-            let wanted = rounds() + 200;
+            let wanted = rounds() + 50;
             until("rounds go on", || self.is_over() || rounds() >= wanted);
         }
     }
@@ -157,6 +159,29 @@ fn an_engine_that_claims_late_has_a_lease_for_each_flow() {
     assert_eq!((statistics.upcalls, statistics.table_decisions), (6, 2));
     streams.truncate(3);
     until("leases end", || next.active() == 3);
+}
+
+#[test]
+fn an_engine_that_resumes_knows_the_servers_of_its_successor() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    serve_tcp(&world, "a", socket_address(SERVERS[0][0], 8081));
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    let mut next = EngineProcess::load(&world, 4096);
+    next.ask("claim with one more server");
+    let mut streams = [(); 3].map(|()| connect(&world, virtual_address()));
+    for stream in &mut streams {
+        ask_name(stream);
+    }
+    until("the successor has decided", || next.active() == 3);
+    next.kill();
+    until("the flows are known", || {
+        let entries = service.entries(EngineEntryKind::Connection, 10).expect("a list");
+        entries.len() == 3
+    });
+    // And this one decides again.
+    ask_name(&mut connect(&world, virtual_address()));
 }
 
 #[test]

@@ -50,20 +50,18 @@ static __attribute__((noinline)) long add_state(const struct tuple *tuple, u32 b
 	return flow ? (long)__sync_fetch_and_or(&flow->state, bits) : -1;
 }
 
-enum other_direction { OTHER_ABSENT, OTHER_PRESENT, OTHER_REPLACED };
-
 // Adds bits to the state of the direction that comes back to one with a tuple and a state, and reads its octets.
-static __attribute__((noinline)) int add_state_of_other(const struct tuple *tuple, const struct tuple *back, u32 state,
-							u32 bits, u64 *bytes)
+// Returns what its state was, 0 if it is not there, or -1 if another flow has taken its place.
+static __attribute__((noinline)) long add_state_of_other(const struct tuple *tuple, const struct tuple *back, u32 state,
+							 u32 bits, u64 *bytes)
 {
 	struct flow *other = find_flow(back);
 	if (!other)
-		return OTHER_ABSENT;
+		return 0;
 	if (!is_other_direction(tuple, state, other))
-		return OTHER_REPLACED;
-	__sync_fetch_and_or(&other->state, bits);
+		return -1;
 	*bytes = other->bytes;
-	return OTHER_PRESENT;
+	return __sync_fetch_and_or(&other->state, bits) & ~FLOW_TO_CLIENT;
 }
 
 // Adds bits to the state of both directions, and tells the director what has happened.
@@ -77,10 +75,12 @@ static __attribute__((noinline)) int change_state(const struct tuple *tuple, con
 		return DONE;
 	u32 old = before;
 	reverse(tuple, flow, &back);
+	long other = add_state_of_other(tuple, &back, old, bits, &bytes_back);
 	// A late packet of a flow says nothing of the one that has taken its client's port, or its way back.
-	if (add_state_of_other(tuple, &back, old, bits, &bytes_back) == OTHER_REPLACED)
+	if (other < 0)
 		return DONE;
-	event.state = old | bits;
+	// The other end may end the flow at the same time, on another processor: then both tell of it.
+	event.state = old | bits | other;
 	if (is_over(event.state) && !is_over(old))
 		event.kind = EVENT_ENDED;
 	else if (bits & ~old & FLOW_ANSWERED)
@@ -92,8 +92,6 @@ static __attribute__((noinline)) int change_state(const struct tuple *tuple, con
 	event.bytes_to_server = old & FLOW_TO_CLIENT ? bytes_back : flow->bytes;
 	event.bytes_to_client = old & FLOW_TO_CLIENT ? flow->bytes : bytes_back;
 	event.server = flow->server;
-	struct server *server = map_lookup(&servers, &event.server);
-	event.service = server ? server->service : 0;
 	USE(send_event(&event));
 	return DONE;
 }
@@ -224,7 +222,7 @@ static __attribute__((noinline)) int keep_other_direction(const struct tuple *tu
 		flow.ifindex = chosen->ifindex;
 		flow.port = tuple->source_port;
 		flow.address = tuple->source;
-		asm volatile("");
+		KEEP_BRANCH;
 	} else {
 		flow.port = tuple->destination_port;
 		flow.address = tuple->destination;

@@ -46,8 +46,7 @@ INLINE void follow_flow(struct tuple *tuple, const struct flow *flow)
 	if (flow->state & FLOW_TO_CLIENT) {
 		tuple->source = flow->address;
 		tuple->source_port = flow->port;
-		// Keeps the compiler from storing both ways by one address, that it would choose.
-		asm volatile("");
+		KEEP_BRANCH;
 	} else {
 		tuple->destination = flow->address;
 		tuple->destination_port = flow->port;
@@ -72,7 +71,7 @@ INLINE void reverse(const struct tuple *tuple, const struct flow *flow, struct t
 	if (flow->state & FLOW_TO_CLIENT) {
 		back->destination = flow->address;
 		back->destination_port = flow->port;
-		asm volatile("");
+		KEEP_BRANCH;
 	} else {
 		back->source = flow->address;
 		back->source_port = flow->port;

@@ -177,6 +177,7 @@ struct event {
 	struct tuple tuple;
 	u32 kind;
 	u32 server;
+	// Of EVENT_DECIDED alone.
 	u32 service;
 	// The bits of `enum flow_state` after it.
 	u32 state;

@@ -111,8 +111,10 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		bits |= to_client ? FLOW_SERVER_RESET : FLOW_CLIENT_RESET;
 	else if (to_client)
 		bits |= FLOW_ANSWERED;
-	if ((known.state & bits) != bits)
+	if ((known.state & bits) != bits) {
 		USE(change_state(tuple, &known, bits));
+		known.state |= bits;
+	}
 	if (known.seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT)
 		USE(keep_other_direction(tuple, &known, skb->ifindex));
 	u32 server = known.server, ifindex = outgoing_device(&known);
@@ -121,9 +123,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		if (to_client) {
 			counters->packets_out += 1;
 			counters->bytes_out += len;
-			// Keeps the compiler from adding a variable to the address of the counters in place of the
-			// branch, which the verifier lets no process without CAP_PERFMON do.
-			asm volatile("");
+			KEEP_BRANCH;
 		} else {
 			counters->packets_in += 1;
 			counters->bytes_in += len;

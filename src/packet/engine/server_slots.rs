@@ -48,6 +48,27 @@ impl ServerSlots {
         Ok(this)
     }
 
+    /// Reads the servers anew, because another process has changed them: their services have none of them until they
+    /// are assigned again. `flows` has the number of the server of each flow.
+    pub(super) fn read_again(
+        &mut self,
+        maps: &PacketMaps,
+        flows: impl Iterator<Item = u32>,
+    ) -> Result<(), PacketError> {
+        let mut anew = Self::read(maps)?;
+        for (slot, known) in anew.slots.iter_mut().zip(&self.slots) {
+            if let (Some(slot), Some(known)) = (slot, known)
+                && slot.raw.service == known.raw.service
+                && slot.raw.address() == known.raw.address()
+            {
+                slot.decided = known.decided;
+            }
+        }
+        flows.for_each(|index| anew.count_flow(index));
+        *self = anew;
+        Ok(())
+    }
+
     pub(super) fn get(&self, index: u32) -> Option<&ServerSlot> {
         self.slots.get(index as usize)?.as_ref()
     }

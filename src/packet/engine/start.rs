@@ -132,12 +132,14 @@ fn service_key(request: &EngineRequest) -> Result<RawServiceKey, String> {
         return Err("it does not schedule each datagram by itself".to_owned());
     }
     let snapshot = request.balancer.snapshot();
-    let servers = snapshot.backends().iter().map(|it| (it.id(), *it.target()));
-    for (id, server) in servers {
+    let servers = snapshot.backends().iter().map(|it| *it.target());
+    for server in servers.chain(request.sorry_server) {
         if server.is_ipv6() != address.is_ipv6() {
             return Err(format!("server {server} has another family than the service"));
         }
-        let method = request.methods.get(id);
+    }
+    for backend in snapshot.backends() {
+        let (server, method) = (backend.target(), request.methods.get(backend.id()));
         if method != ForwardingMethod::Nat {
             return Err(format!("server {server} has the method {method}, and it has nat alone"));
         }

@@ -71,6 +71,8 @@ impl PacketWorker {
         let is_superseded = self.has_other()?;
         let was_superseded = std::mem::replace(&mut self.succession.is_superseded, is_superseded);
         if was_superseded && !is_superseded {
+            let flows = self.flows.iter().map(|(_, record)| record.server);
+            self.servers.read_again(&self.maps, flows)?;
             for service in self.services.values_mut() {
                 service.publish_again();
                 service.reconcile(&mut self.maps, &mut self.servers)?;

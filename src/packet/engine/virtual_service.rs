@@ -275,6 +275,8 @@ impl PacketVirtualService {
     /// Has the next reconciliation write the service anew: another process may have changed it.
     pub(super) fn publish_again(&mut self) {
         self.published = None;
+        self.servers.clear();
+        self.sorry_server = None;
     }
 
     /// Leaves the service to a successor. Until that has it, the table decides.

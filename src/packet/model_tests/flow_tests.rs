@@ -27,31 +27,48 @@ fn a_connection_is_decided_by_the_table_and_answered() {
     compared.compare_state();
 }
 
+/// Has the table forget one direction of a flow, passes a packet of the other one, which was quiet for long, and
+/// asserts that the direction is back, with what the packet says of the flow.
+fn forget_and_pass(compared: &mut ComparedProgram, family: usize, stays: usize, flags: u8) {
+    let (client, service, server) = ends(family);
+    let keys = [(client, service, PROTOCOL_TCP), (server, client, PROTOCOL_TCP)];
+    let tuples = keys.map(|(from, to, protocol)| RawTuple::new(from, to, protocol));
+    let flows = tuples.map(|tuple| compared.maps.flow(&tuple).expect("the flows"));
+    let flows = flows.map(|flow| flow.expect("the flow"));
+    let goes = 1 - stays;
+    compared.maps.remove_flow(&tuples[goes]).expect("it is removed");
+    // Its octets are counted anew.
+    compared.model.flows.get_mut(&keys[goes]).expect("it is there").bytes = 0;
+    let bytes = compared.model.flows[&keys[stays]].bytes;
+    let quiet = FlowDirection { seen_at: 0, bytes, ..flows[stays] };
+    compared.maps.insert_flow(quiet).expect("it is changed");
+    let (from, to, _) = keys[stays];
+    compared.pass(&tcp(from, to, flags));
+    let found = compared.maps.flow(&tuples[goes]).expect("the flows").expect("it is back");
+    let (seen_at, state) = (found.seen_at, compared.model.flows[&keys[goes]].state);
+    assert_eq!(found, FlowDirection { seen_at, bytes: 0, state, ..flows[goes] });
+}
+
 #[test]
 fn a_direction_that_a_full_table_has_forgotten_returns() {
     let Some(mut compared) = with_services() else { return };
-    for family in [0, 1] {
-        establish(&mut compared, family);
+    for (family, stays) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let (client, service, server) = ends(family);
-        let keys = [(client, service, PROTOCOL_TCP), (server, client, PROTOCOL_TCP)];
-        let tuples = keys.map(|(from, to, protocol)| RawTuple::new(from, to, protocol));
-        let flows = tuples.map(|tuple| compared.maps.flow(&tuple).expect("the flows"));
-        let flows = flows.map(|flow| flow.expect("the flow"));
-        let frames = [tcp(client, service, ACK), tcp(server, client, ACK)];
-        for (stays, goes) in [(0, 1), (1, 0)] {
-            compared.maps.remove_flow(&tuples[goes]).expect("it is removed");
-            // As after a while without packets.
-            let bytes = compared.model.flows[&keys[stays]].bytes;
-            let quiet = FlowDirection { seen_at: 0, bytes, ..flows[stays] };
-            compared.maps.insert_flow(quiet).expect("it is changed");
-            compared.pass(&frames[stays]);
-            let found = compared.maps.flow(&tuples[goes]).expect("the flows").expect("it is back");
-            // Its octets are counted anew.
-            compared.model.flows.get_mut(&keys[goes]).expect("it is there").bytes = 0;
-            let wanted = FlowDirection { seen_at: found.seen_at, bytes: 0, ..flows[goes] };
-            assert_eq!(found, wanted);
-            compared.pass(&frames[goes]);
+        for flags in [ACK, FIN | ACK, RST] {
+            establish(&mut compared, family);
+            forget_and_pass(&mut compared, family, stays, flags);
+            let goes = [tcp(server, client, flags), tcp(client, service, flags)];
+            compared.pass(&goes[stays]);
+            assert_eq!(
+                compared.states((client, service, PROTOCOL_TCP)).map(|it| it & ANSWERED),
+                [ANSWERED; 2]
+            );
         }
+        // A new connection with the port of the one that was reset: its first answer.
+        compared.pass(&tcp(client, service, SYN));
+        forget_and_pass(&mut compared, family, 1, SYN | ACK);
+        assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [ANSWERED; 2]);
+        compared.pass(&tcp(client, service, RST));
     }
     compared.compare_state();
 }

@@ -383,12 +383,13 @@ impl ProgramModel {
                 OtherDirection::Present(other) => self.flows[&other].bytes,
                 _ => 0,
             };
-            let ModelFlow { server, service, state, bytes, .. } = now;
+            let ModelFlow { server, state, bytes, .. } = now;
             let (key, bytes) = match is_to_client {
                 true => (flow.back(key.2), [bytes_back, bytes]),
                 false => (key, [bytes, bytes_back]),
             };
-            self.events.push(ModelEvent { kind, key, server, service, state, ifindex: 0, bytes });
+            let (service, ifindex) = (0, 0);
+            self.events.push(ModelEvent { kind, key, server, service, state, ifindex, bytes });
         }
     }
 }

@@ -5,7 +5,7 @@
 //!                   +-- server   10.9.0.100 to 103, 10.8.0.100 to 103 (not announced), and without a
 //!                                director 10.8.0.11
 //! ```
-//! Each way of balancing has a virtual address and a server's address of its own: the kernel's balancer
+//! Each way of IPVS has a virtual address and a server's address of its own: the kernel's balancer
 //! remembers a route for each destination, also for one that was removed and comes back, and a late packet
 //! of a connection by `nat` would leave there a route that is wrong for `dr`.
 
@@ -25,7 +25,7 @@ use crate::inside::wire::Wire;
 
 const MACHINES: [(&str, u8); 3] = [("client", 1), ("director", 2), ("server", 11)];
 
-/// The addresses of the proxies and the router.
+/// The addresses of the proxies, the packet engine and the router.
 const VIRTUAL: SocketAddr = address(8, 100);
 const SERVER: SocketAddr = address(9, 100);
 
