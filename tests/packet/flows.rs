@@ -10,7 +10,7 @@ use lvs::BackendSet;
 use lvs::backend::{Health, Limits, OutcomeCounts};
 use lvs::engine::{
     Engine as _, EngineAddress, EngineEntryKind, EngineFlowCallback, EngineFlowEnd,
-    EnginePersistence, EngineProtocol, NewConnections,
+    EnginePersistence, EngineProtocol, ForwardingMethod, NewConnections,
 };
 use lvs::scheduler::{FirstAvailable, LeastConnections, Maglev, RoundRobin};
 use socket2::{Domain, Socket, Type};
@@ -201,6 +201,28 @@ fn bound_socket() -> Socket {
     socket.set_reuse_address(true).expect("an option");
     socket.bind(&socket_address("10.1.0.2", 40_000).into()).expect("a free port");
     socket
+}
+
+#[test]
+fn a_service_with_servers_of_another_family_or_method_is_refused() {
+    let Some(world) = World::build() else { return };
+    let engine = start_engine(&world, settings(&world));
+    let other = socket_address(SERVERS[1][0], 8080);
+    let (set, with_backend) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    set.insert(other).expect("a server");
+    let (_set, mut with_sorry_server) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    with_sorry_server.sorry_server = Some(other);
+    let (_set, mut with_method) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    with_method.sorry_server = Some(socket_address(SERVERS[0][0], 8080));
+    with_method.sorry_server_method = ForwardingMethod::DirectRouting;
+    for (request, reason) in [
+        (with_backend, format!("server {other} has another family")),
+        (with_sorry_server, format!("server {other} has another family")),
+        (with_method, "has the method dr".to_owned()),
+    ] {
+        let error = engine.claim(request).err().expect("it is refused").to_string();
+        assert!(error.contains(&reason), "{error}");
+    }
 }
 
 #[test]

@@ -138,8 +138,10 @@ fn service_key(request: &EngineRequest) -> Result<RawServiceKey, String> {
             return Err(format!("server {server} has another family than the service"));
         }
     }
-    for backend in snapshot.backends() {
-        let (server, method) = (backend.target(), request.methods.get(backend.id()));
+    let backends = snapshot.backends().iter();
+    let backends = backends.map(|it| (*it.target(), request.methods.get(it.id())));
+    let sorry_server = request.sorry_server.map(|server| (server, request.sorry_server_method));
+    for (server, method) in backends.chain(sorry_server) {
         if method != ForwardingMethod::Nat {
             return Err(format!("server {server} has the method {method}, and it has nat alone"));
         }
