@@ -263,7 +263,7 @@ fn a_reload_keeps_flows_and_says_what_needs_a_restart() {
         assert_eq!(open.ask(), name, "the connection goes on");
         assert_eq!(ask(&world, 1).len(), 1);
 
-        let other = text.replace("flows = 4096", "flows = 8192\nkeep_at_stop = true");
+        let other = text.replace("\nflows = 4096", "\nflows = 8192\nkeep_at_stop = true");
         let summary = director.reload(parse(&other)).await.expect("it is possible");
         let failures = summary.failures();
         assert_eq!(failures.len(), 1, "{failures:?}");
