@@ -17,12 +17,30 @@ const SUCCESSION_TIME: Duration = Duration::from_secs(1);
 /// What the program counts decisions in: 2^24 ns.
 const WINDOWS_PER_SECOND: u32 = (1_000_000_000_u64 >> 24) as u32;
 
+/// Who has told last that it is alive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum LastAlive {
+    ThisProcess,
+    /// Another one, which still is.
+    Another,
+    /// Nobody, or another one, which is no more.
+    Nobody,
+}
+
 impl PacketWorker {
+    fn last_alive(&self) -> Result<LastAlive, PacketError> {
+        let control = self.maps.control()?;
+        Ok(match control.tap_ifindex {
+            index if index == self.tap.device.index => LastAlive::ThisProcess,
+            0 => LastAlive::Nobody,
+            _ if control.alive_until > self.clock.now() => LastAlive::Another,
+            _ => LastAlive::Nobody,
+        })
+    }
+
     /// Returns whether another process has told that it is alive.
     fn has_other(&self) -> Result<bool, PacketError> {
-        let control = self.maps.control()?;
-        let is_other = control.tap_ifindex != 0 && control.tap_ifindex != self.tap.device.index;
-        Ok(is_other && control.alive_until > self.clock.now())
+        Ok(self.last_alive()? == LastAlive::Another)
     }
 
     /// Returns whether the program asked another process when this one looked last.
@@ -68,9 +86,11 @@ impl PacketWorker {
 
     /// Returns whether another process has superseded this one.
     fn follow_succession(&mut self) -> Result<bool, PacketError> {
-        let is_superseded = self.has_other()?;
-        let was_superseded = std::mem::replace(&mut self.succession.is_superseded, is_superseded);
-        if was_superseded && !is_superseded {
+        let last_alive = self.last_alive()?;
+        let is_superseded = last_alive == LastAlive::Another;
+        self.succession.is_superseded = is_superseded;
+        // Another process has been there, perhaps for less time than this one takes to look again.
+        if last_alive == LastAlive::Nobody {
             let flows = self.flows.iter().map(|(_, record)| record.server);
             self.servers.read_again(&self.maps, flows)?;
             for service in self.services.values_mut() {
