@@ -22,12 +22,14 @@ impl PacketWorker {
     }
 
     /// Takes a flow that is in the kernel, and of which no event has told.
-    pub(super) fn adopt_found(&mut self, flow: &FlowDirection) {
-        let mut record = PacketFlow::found(flow, &self.servers);
+    pub(super) fn adopt_found(&mut self, flow: &FlowDirection) -> Result<(), PacketError> {
+        let service = self.servers.service_of(flow.server, &self.maps)?;
+        let mut record = PacketFlow::found(flow, service);
         if !flow.is_over() {
             record.lease = self.lease_of(record.service, record.server);
         }
         self.flows.insert(flow.tuple, record, &mut self.servers, &self.settings);
+        Ok(())
     }
 
     fn lease_of(&self, service: u32, server: u32) -> Option<Lease<std::net::SocketAddr>> {
@@ -56,7 +58,7 @@ impl PacketWorker {
             flows.filter(|entry| entry.as_ref().map_or(true, |flow| !flow.is_to_client()));
         for flow in to_servers.collect::<Result<Vec<_>, _>>()? {
             if self.flows.get(&flow.tuple).is_none() {
-                self.adopt_found(&flow);
+                self.adopt_found(&flow)?;
             } else if flow.is_over() {
                 let both = KernelFlow::with_back(flow, &self.maps)?;
                 let [bytes_to_server, bytes_to_client] = both.bytes();

@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::server_slots::ServerSlots;
 use crate::Lease;
 use crate::backend::Outcome;
 use crate::engine::EngineFlowEnd;
 use crate::packet::flow_direction::FlowDirection;
-use crate::packet::layout::{NO_SERVICE, PROTOCOL_TCP, RawEvent, RawTuple, flow_state};
+use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawTuple, flow_state};
 use crate::packet::settings::PacketSettings;
 
 /// What is known of a flow, by the tuple of the client's packets.
@@ -63,10 +62,9 @@ impl PacketFlow {
     }
 
     /// Returns the record of a flow that the kernel has.
-    pub(super) fn found(flow: &FlowDirection, servers: &ServerSlots) -> Self {
+    pub(super) const fn found(flow: &FlowDirection, service: u32) -> Self {
         let is_answered = flow.state & flow_state::ANSWERED != 0;
         let (server, begun_at) = (flow.server, flow.seen_at);
-        let service = servers.get(server).map_or(NO_SERVICE, |slot| slot.raw.service);
         let is_over = flow.is_over();
         Self { lease: None, server, service, begun_at, is_answered, is_over, due: 0 }
     }

@@ -38,7 +38,8 @@ impl LeftState {
         for entry in maps.flows() {
             let flow = entry?;
             if !flow.is_to_client() {
-                let record = PacketFlow::found(&flow, &servers);
+                let service = servers.service_of(flow.server, maps)?;
+                let record = PacketFlow::found(&flow, service);
                 flows.insert(flow.tuple, record, &mut servers, settings);
             }
         }

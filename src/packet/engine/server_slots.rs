@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::BackendId;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{MAX_SERVERS, RawServer, RawServerCounters};
+use crate::packet::layout::{MAX_SERVERS, NO_SERVICE, RawServer, RawServerCounters};
 use crate::packet::maps::PacketMaps;
 
 /// A server of a service, and what the thread knows of it.
@@ -67,6 +67,15 @@ impl ServerSlots {
         flows.for_each(|index| anew.count_flow(index));
         *self = anew;
         Ok(())
+    }
+
+    /// Returns the service of a server, which another process may have added.
+    pub(super) fn service_of(&self, index: u32, maps: &PacketMaps) -> Result<u32, PacketError> {
+        if let Some(slot) = self.get(index) {
+            return Ok(slot.raw.service);
+        }
+        let raw = maps.server(index)?;
+        Ok(if raw == RawServer::default() { NO_SERVICE } else { raw.service })
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&ServerSlot> {

@@ -64,7 +64,7 @@ impl PacketWorker {
             // Decided by a packet before this one: here, or by a table while this thread was late.
             if present.state & has_begun_to_end == 0 {
                 if self.flows.get(&tuple).is_none() {
-                    self.adopt_found(&present);
+                    self.adopt_found(&present)?;
                 }
                 return Ok(());
             }
