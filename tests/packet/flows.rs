@@ -220,7 +220,7 @@ fn a_service_with_servers_of_another_family_or_method_is_refused() {
         (with_sorry_server, format!("server {other} has another family")),
         (with_method, "has the method dr".to_owned()),
     ] {
-        let error = engine.claim(request).err().expect("it is refused").to_string();
+        let error = engine.claim(request).map(drop).expect_err("it is refused").to_string();
         assert!(error.contains(&reason), "{error}");
     }
 }
