@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::layout::{RawAddress, RawFlow, RawTuple, RawTupleIpv4, flow_state};
+use super::layout::{RawAddress, RawFlow, RawServer, RawTuple, RawTupleIpv4, flow_state};
 
 /// One direction of a flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,21 +22,24 @@ pub(super) struct FlowDirection {
 }
 
 impl FlowDirection {
-    /// Returns both directions of a new flow from the client's tuple to a server, of which a client's packets come
-    /// in by a device. They lead to no device yet in the direction to the server.
-    pub(super) fn of_new_flow(
+    /// Returns both directions of a new flow from the client's tuple to a server, given with its number. The client's
+    /// packets come in by the device.
+    pub(super) const fn of_new_flow(
         tuple: RawTuple,
-        server: u32,
-        address: std::net::SocketAddr,
+        (server, raw): (u32, &RawServer),
         ifindex: u32,
         now: u64,
     ) -> [Self; 2] {
-        let rewritten = RawTuple {
-            destination: address.ip().into(),
-            destination_port: address.port().into(),
-            ..tuple
+        let rewritten = RawTuple { destination: raw.address, destination_port: raw.port, ..tuple };
+        let there = Self {
+            tuple,
+            rewritten,
+            seen_at: now,
+            bytes: 0,
+            ifindex: raw.ifindex,
+            server,
+            state: 0,
         };
-        let there = Self { tuple, rewritten, seen_at: now, bytes: 0, ifindex: 0, server, state: 0 };
         let back = Self {
             tuple: rewritten.reversed(),
             rewritten: tuple.reversed(),
@@ -117,6 +120,8 @@ impl From<RawTupleIpv4> for RawTuple {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::packet::layout::PROTOCOL_TCP;
 
@@ -126,9 +131,17 @@ mod tests {
             ("192.0.2.7:5000", "198.51.100.1:80", "10.0.0.3:8080"),
             ("[2001:db8::7]:5000", "[2001:db8::1]:80", "[fd00::3]:8080"),
         ] {
-            let [client, service, server] = [client, service, server].map(|it| it.parse().unwrap());
+            let [client, service, server]: [SocketAddr; 3] =
+                [client, service, server].map(|it| it.parse().unwrap());
             let tuple = RawTuple::new(client, service, PROTOCOL_TCP);
-            let [there, back] = FlowDirection::of_new_flow(tuple, 16_383, server, 7, 1);
+            let raw = RawServer {
+                address: server.ip().into(),
+                port: server.port().into(),
+                ifindex: 9,
+                ..RawServer::default()
+            };
+            let [there, back] = FlowDirection::of_new_flow(tuple, (16_383, &raw), 7, 1);
+            assert_eq!((there.ifindex, back.ifindex), (9, 7));
             assert_eq!((there.rewritten.source(), there.rewritten.destination()), (client, server));
             assert_eq!((back.tuple.source(), back.tuple.destination()), (server, client));
             assert_eq!((back.rewritten.source(), back.back_tuple()), (service, tuple));
@@ -145,8 +158,7 @@ mod tests {
     #[test]
     fn a_flow_is_over_by_both_fins_or_one_reset() {
         let tuple = RawTuple::default();
-        let address = "192.0.2.1:1".parse().unwrap();
-        let [direction, _] = FlowDirection::of_new_flow(tuple, 0, address, 0, 0);
+        let [direction, _] = FlowDirection::of_new_flow(tuple, (0, &RawServer::default()), 0, 0);
         let is_over = |state| FlowDirection { state, ..direction }.is_over();
         assert!(!is_over(flow_state::CLIENT_FIN | flow_state::ANSWERED));
         assert!(is_over(flow_state::FINS | flow_state::TO_CLIENT));

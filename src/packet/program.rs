@@ -50,14 +50,11 @@ impl std::fmt::Debug for PacketProgram {
 }
 
 impl PacketProgram {
-    /// Loads the program, with the maps that an earlier process has left in the folder. New maps have room for
-    /// the flows of the settings.
-    pub(super) fn load(
-        folder: &Path,
-        settings: &PacketSettings,
-    ) -> Result<(Self, PacketMaps), PacketError> {
+    /// Loads the program, with the maps that an earlier process has left in the folder of the settings. New maps
+    /// have room for the flows of the settings.
+    pub(super) fn load(settings: &PacketSettings) -> Result<(Self, PacketMaps), PacketError> {
         require_capabilities()?;
-        let versions = folder;
+        let versions = settings.pin_folder.as_path();
         let folder = versions.join(format!("v{LAYOUT_VERSION}"));
         create_pin_folder(&folder)
             .map_err(|source| PacketError::PinFolder { path: folder.clone(), source })?;

@@ -242,6 +242,7 @@ fn values_out_of_their_ranges_are_refused() {
     let timeout = "a time from 1 s to 365 days is expected";
     for (keys, key, reason) in [
         ("flows = 0", "flows", "a number from 1 to 16777216 is expected"),
+        ("flows = 16777217", "flows", "a number from 1 to 16777216 is expected"),
         ("ipv6_flows = 16777217", "ipv6_flows", "a number from 1 to 16777216 is expected"),
         ("decisions_per_second = 0", "decisions_per_second", "a number from 1 is expected"),
         ("alive_for = \"99ms\"", "alive_for", "a time from 100 ms to 1 h is expected"),

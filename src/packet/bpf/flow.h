@@ -151,14 +151,11 @@ static __attribute__((noinline)) int is_way_back_taken(const struct tuple *back,
 {
 	struct tuple other_tuple;
 	struct flow *old = find_flow(back);
-	if (!old)
+	if (!old || is_other_direction(tuple, 0, old))
 		return 0;
-	u32 state = old->state;
 	reverse(back, old, &other_tuple);
-	if (is_same_tuple(&other_tuple, tuple))
-		return 0;
 	struct flow *other = find_flow(&other_tuple);
-	return other && is_other_direction(back, state, other) && !is_over(other->state);
+	return other && is_other_direction(back, old->state, other) && !is_over(other->state);
 }
 
 // Makes both directions of a flow. Returns 0, or -1 if the way back is that of another flow.
@@ -184,15 +181,12 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 		.port = tuple->destination_port,
 		.address = tuple->destination,
 	};
-	if (store_flow(&back, &flow)) {
-		count(COUNT_TABLE_FULL);
-		return -1;
-	}
+	long is_full = store_flow(&back, &flow);
 	flow.state = 0;
 	flow.ifindex = chosen->ifindex;
 	flow.port = chosen->port;
 	flow.address = chosen->address;
-	if (store_flow(tuple, &flow)) {
+	if (is_full || store_flow(tuple, &flow)) {
 		count(COUNT_TABLE_FULL);
 		return -1;
 	}

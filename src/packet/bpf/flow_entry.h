@@ -5,15 +5,6 @@
 
 #include "parse.h"
 
-INLINE u32 ports(u16 source, u16 destination)
-{
-	// In the order of the header.
-	u16 both[2] = {source, destination};
-	u32 word;
-	__builtin_memcpy(&word, both, 4);
-	return word;
-}
-
 INLINE void set_tuple_ipv4(struct tuple_ipv4 *key, const struct tuple *tuple)
 {
 	key->source = tuple->source.words[3];
@@ -32,12 +23,6 @@ INLINE struct flow *find_flow(const struct tuple *tuple)
 	struct tuple_ipv4 key;
 	set_tuple_ipv4(&key, tuple);
 	return map_lookup(&flows_ipv4, &key);
-}
-
-INLINE u32 is_same_tuple(const struct tuple *a, const struct tuple *b)
-{
-	return ports(a->source_port, a->destination_port) == ports(b->source_port, b->destination_port) &&
-	       is_same_address(&a->source, &b->source) && is_same_address(&a->destination, &b->destination);
 }
 
 // Makes the tuple of a packet that which it has after it was rewritten.

@@ -15,8 +15,9 @@ typedef int s32;
 // Ends one of two branches that do the same to different places. Without it the compiler makes one of them, with an
 // address that it chooses by arithmetic, which the verifier lets no process without CAP_PERFMON do.
 #define KEEP_BRANCH asm volatile("")
-// What a function returns that is called for what it does: 0. The compiler would return anything where nobody reads it,
-// and the verifier lets no function return an address of its stack.
+// A function that is called for what it does returns DONE, which is 0, and its caller reads that with USE. Without both
+// the compiler leaves in the register of the answer what was there, and the verifier lets no function return an address
+// of its stack.
 #define USE(value) asm volatile("" : : "r"(value))
 #define DONE \
 	({ \

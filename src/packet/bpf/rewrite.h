@@ -38,6 +38,15 @@ INLINE u16 changed_checksum(u16 checksum, u64 change)
 	return (u16)~sum;
 }
 
+INLINE u32 ports(u16 source, u16 destination)
+{
+	// In the order of the header.
+	u16 both[2] = {source, destination};
+	u32 word;
+	__builtin_memcpy(&word, both, 4);
+	return word;
+}
+
 // Writes the addresses of the header of IP, which lies in one piece, with a hop limit that is one less.
 INLINE long write_addresses(struct __sk_buff *skb, const struct packet *packet, const struct address *source,
 			    const struct address *destination)

@@ -54,7 +54,7 @@ impl PacketEngine {
 
     fn try_start(settings: PacketSettings) -> Result<Self, PacketError> {
         let mut netlink = RouteSocket::open().map_err(|source| PacketError::Netlink { source })?;
-        let loaded = PacketProgram::load(&settings.pin_folder, &settings)?;
+        let loaded = PacketProgram::load(&settings)?;
         let tap = Tap::open(&mut netlink)?;
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|source| PacketError::Tap { source: source.into() })?;
@@ -132,16 +132,13 @@ fn service_key(request: &EngineRequest) -> Result<RawServiceKey, String> {
         return Err("it does not schedule each datagram by itself".to_owned());
     }
     let snapshot = request.balancer.snapshot();
-    let servers = snapshot.backends().iter().map(|it| *it.target());
-    for server in servers.chain(request.sorry_server) {
-        if server.is_ipv6() != address.is_ipv6() {
-            return Err(format!("server {server} has another family than the service"));
-        }
-    }
     let backends = snapshot.backends().iter();
     let backends = backends.map(|it| (*it.target(), request.methods.get(it.id())));
     let sorry_server = request.sorry_server.map(|server| (server, request.sorry_server_method));
     for (server, method) in backends.chain(sorry_server) {
+        if server.is_ipv6() != address.is_ipv6() {
+            return Err(format!("server {server} has another family than the service"));
+        }
         if method != ForwardingMethod::Nat {
             return Err(format!("server {server} has the method {method}, and it has nat alone"));
         }

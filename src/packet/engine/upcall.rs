@@ -91,9 +91,8 @@ impl PacketWorker {
             };
             let Some(slot) = self.servers.get_mut(server) else { return Ok(()) };
             let begun_at = self.clock.now();
-            let [mut there, back] =
-                FlowDirection::of_new_flow(tuple, server, slot.raw.address(), ifindex, begun_at);
-            there.ifindex = slot.raw.ifindex;
+            let [there, back] =
+                FlowDirection::of_new_flow(tuple, (server, &slot.raw), ifindex, begun_at);
             // Without a route the server cannot be reached either.
             if slot.raw.ifindex == 0 || !add_way_back(&mut self.maps, back)? {
                 match lease {

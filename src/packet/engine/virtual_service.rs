@@ -272,7 +272,8 @@ impl PacketVirtualService {
         self.servers.values().copied().chain(self.sorry_server)
     }
 
-    /// Has the next reconciliation write the service anew: another process may have changed it.
+    /// Has the next reconciliation write the service and assign its servers anew: another process may have changed
+    /// both.
     pub(super) fn publish_again(&mut self) {
         self.published = None;
         self.servers.clear();

@@ -89,9 +89,13 @@ impl ComparedProgram {
     pub(in crate::packet) fn load() -> Option<Self> {
         let loaded = PinFolder::mount().and_then(|folder| {
             let tap = tap_device()?;
-            let settings =
-                PacketSettings { flows: FLOWS, ipv6_flows: FLOWS, ..PacketSettings::default() };
-            match PacketProgram::load(&folder.0, &settings) {
+            let settings = PacketSettings {
+                pin_folder: folder.0.clone(),
+                flows: FLOWS,
+                ipv6_flows: FLOWS,
+                ..PacketSettings::default()
+            };
+            match PacketProgram::load(&settings) {
                 Ok((program, maps)) => Ok((program, maps, tap, folder)),
                 Err(error @ PacketError::Capability { .. }) => Err(error.to_string()),
                 Err(error) => panic!("{error}"),
