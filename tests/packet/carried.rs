@@ -227,6 +227,29 @@ fn packets_to_containers_pass_their_devices_by() {
 }
 
 #[test]
+fn a_service_counts_nothing_of_one_that_has_ended() {
+    let Some(world) = World::build() else { return };
+    let engine = start_engine(&world, settings(&world));
+    let mut expected = 3;
+    // The second may have the number that the first had.
+    for family in [0, 1] {
+        for (machine, address) in ["a", "b"].into_iter().zip(SERVERS[family]) {
+            serve_tcp(&world, machine, socket_address(address, 8080));
+        }
+        let (_set, service) =
+            begin(&engine, EngineProtocol::Tcp, family, scheduler::RoundRobin::new());
+        for _ in 0..expected {
+            connect(&world, socket_address(VIRTUAL[family], 80));
+        }
+        until("counters are read", || service.counters().connections > 0);
+        until("all are counted", || service.counters().connections >= expected);
+        assert_eq!(service.counters().connections, expected);
+        service.drain(Duration::ZERO, NewConnections::Refused);
+        expected = 1;
+    }
+}
+
+#[test]
 fn udp_is_carried_in_both_families() {
     if let Some(world) = World::build() {
         carry_udp(&world);

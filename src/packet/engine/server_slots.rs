@@ -1,6 +1,6 @@
 //! The servers of all services, by the numbers that the program has for them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use crate::BackendId;
 use crate::packet::error::PacketError;
@@ -20,6 +20,14 @@ pub(super) struct ServerSlot {
     pub(super) flows: u32,
     /// Flows that were decided by the scheduler.
     pub(super) decided: u64,
+    /// Whether it was logged that packets do not reach it.
+    pub(super) is_reported: bool,
+}
+
+impl ServerSlot {
+    const fn new(raw: RawServer, backend: Option<BackendId>, is_member: bool) -> Self {
+        Self { raw, backend, is_member, flows: 0, decided: 0, is_reported: false }
+    }
 }
 
 /// The servers by number.
@@ -36,13 +44,7 @@ impl ServerSlots {
         for index in 0..MAX_SERVERS {
             let raw = maps.server(index)?;
             let is_used = raw != RawServer::default();
-            this.slots.push(is_used.then_some(ServerSlot {
-                raw,
-                backend: None,
-                is_member: false,
-                flows: 0,
-                decided: 0,
-            }));
+            this.slots.push(is_used.then_some(ServerSlot::new(raw, None, false)));
         }
         this.free = (0..MAX_SERVERS).rev().filter(|index| this.get(*index).is_none()).collect();
         Ok(this)
@@ -58,8 +60,7 @@ impl ServerSlots {
         let mut anew = Self::read(maps)?;
         for (slot, known) in anew.slots.iter_mut().zip(&self.slots) {
             if let (Some(slot), Some(known)) = (slot, known)
-                && slot.raw.service == known.raw.service
-                && slot.raw.address() == known.raw.address()
+                && slot.raw.is_same(&known.raw)
             {
                 slot.decided = known.decided;
             }
@@ -78,6 +79,11 @@ impl ServerSlots {
         Ok(if raw == RawServer::default() { NO_SERVICE } else { raw.service })
     }
 
+    /// Returns whether a server is left of a service.
+    pub(super) fn has_any_of(&self, service: u32) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.raw.service == service)
+    }
+
     pub(super) fn get(&self, index: u32) -> Option<&ServerSlot> {
         self.slots.get(index as usize)?.as_ref()
     }
@@ -86,18 +92,15 @@ impl ServerSlots {
         self.slots.get_mut(index as usize)?.as_mut()
     }
 
-    /// Returns the number of a server of a service, a new one if it has none.
+    /// Returns the number of a server, a new one if it has none.
     pub(super) fn assign(
         &mut self,
         maps: &mut PacketMaps,
-        service: u32,
-        address: SocketAddr,
+        server: &RawServer,
         backend: Option<&BackendId>,
     ) -> Result<u32, PacketError> {
         let is_same = |slot: &ServerSlot| {
-            slot.raw.service == service
-                && slot.raw.address() == address
-                && (!slot.is_member || slot.backend.as_ref() == backend)
+            slot.raw.is_same(server) && (!slot.is_member || slot.backend.as_ref() == backend)
         };
         let known = self.slots.iter().position(|slot| slot.as_ref().is_some_and(is_same));
         if let Some(index) = known
@@ -111,20 +114,8 @@ impl ServerSlots {
             reason: format!("there are more than {MAX_SERVERS} servers"),
         })?;
         maps.clear_server_counters(index)?;
-        let raw = RawServer {
-            address: address.ip().into(),
-            port: address.port().into(),
-            service,
-            ..RawServer::default()
-        };
-        maps.set_server(index, &raw)?;
-        self.slots[index as usize] = Some(ServerSlot {
-            raw,
-            backend: backend.cloned(),
-            is_member: true,
-            flows: 0,
-            decided: 0,
-        });
+        maps.set_server(index, server)?;
+        self.slots[index as usize] = Some(ServerSlot::new(*server, backend.cloned(), true));
         Ok(index)
     }
 

@@ -99,12 +99,14 @@ impl PacketWorker {
         let used = self.services.values().map(|service| service.id);
         let used: BTreeSet<_> =
             used.chain(self.unowned.values().map(|service| service.id)).collect();
-        (0..MAX_SERVICES)
-            .find(|id| !used.contains(id) && self.flows.count_open(*id) == 0)
-            .ok_or_else(|| PacketError::Map {
-                map: "services",
-                reason: format!("there are more than {MAX_SERVICES} services"),
-            })
+        // What its servers have counted is not the next one's.
+        let is_free = |id: &u32| {
+            !used.contains(id) && self.flows.count_open(*id) == 0 && !self.servers.has_any_of(*id)
+        };
+        (0..MAX_SERVICES).find(is_free).ok_or_else(|| PacketError::Map {
+            map: "services",
+            reason: format!("there are more than {MAX_SERVICES} services"),
+        })
     }
 
     fn drain(&mut self, key: RawServiceKey, owner: &Arc<SharedService>, within: Duration) {
