@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::layout::{RawAddress, RawFlow, RawServer, RawTuple, RawTupleIpv4, flow_state};
+use super::layout::{
+    RawAddress, RawFlow, RawServer, RawTuple, RawTupleIpv4, flow_state, server_method,
+};
 
 /// One direction of a flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct FlowDirection {
     /// The addresses and ports that its packets come with.
     pub(super) tuple: RawTuple,
-    /// What they have after the program: one end is another.
+    /// What they have after the program: one end is another. By direct routing they keep both, and the destination
+    /// here is the server that they go to.
     pub(super) rewritten: RawTuple,
     /// When the last one passed, in nanoseconds of the monotonic clock.
     pub(super) seen_at: u64,
@@ -23,13 +26,13 @@ pub(super) struct FlowDirection {
 
 impl FlowDirection {
     /// Returns both directions of a new flow from the client's tuple to a server, given with its number. The client's
-    /// packets come in by the device.
+    /// packets come in by the device. By direct routing there is no direction to the client.
     pub(super) const fn of_new_flow(
         tuple: RawTuple,
         (server, raw): (u32, &RawServer),
         ifindex: u32,
         now: u64,
-    ) -> [Self; 2] {
+    ) -> (Self, Option<Self>) {
         let rewritten = RawTuple { destination: raw.address, destination_port: raw.port, ..tuple };
         let there = Self {
             tuple,
@@ -40,6 +43,9 @@ impl FlowDirection {
             server,
             state: 0,
         };
+        if raw.method == server_method::DIRECT {
+            return (Self { state: flow_state::DIRECT, ..there }, None);
+        }
         let back = Self {
             tuple: rewritten.reversed(),
             rewritten: tuple.reversed(),
@@ -47,10 +53,10 @@ impl FlowDirection {
             state: flow_state::TO_CLIENT,
             ..there
         };
-        [there, back]
+        (there, Some(back))
     }
 
-    /// Returns the tuple of the packets that come back.
+    /// Returns the tuple of the packets that come back, of a flow that has both directions.
     pub(super) const fn back_tuple(&self) -> RawTuple {
         self.rewritten.reversed()
     }
@@ -59,9 +65,15 @@ impl FlowDirection {
         self.state & flow_state::TO_CLIENT != 0
     }
 
-    /// Returns whether both ends have ended the flow, or one has reset it.
+    /// Returns whether the server answers the client by itself.
+    pub(super) const fn is_direct(&self) -> bool {
+        self.state & flow_state::DIRECT != 0
+    }
+
+    /// Returns whether both ends have ended the flow, as far as is seen of them, or one has reset it.
     pub(super) const fn is_over(&self) -> bool {
-        self.state & flow_state::FINS == flow_state::FINS || self.state & flow_state::RESETS != 0
+        let ends = if self.is_direct() { flow_state::CLIENT_FIN } else { flow_state::FINS };
+        self.state & ends == ends || self.state & flow_state::RESETS != 0
     }
 
     pub(super) const fn from_raw(tuple: RawTuple, raw: RawFlow) -> Self {
@@ -140,12 +152,17 @@ mod tests {
                 ifindex: 9,
                 ..RawServer::default()
             };
-            let [there, back] = FlowDirection::of_new_flow(tuple, (16_383, &raw), 7, 1);
+            let (there, back) = FlowDirection::of_new_flow(tuple, (16_383, &raw), 7, 1);
+            let back = back.expect("a way back");
             assert_eq!((there.ifindex, back.ifindex), (9, 7));
             assert_eq!((there.rewritten.source(), there.rewritten.destination()), (client, server));
             assert_eq!((back.tuple.source(), back.tuple.destination()), (server, client));
             assert_eq!((back.rewritten.source(), back.back_tuple()), (service, tuple));
-            for direction in [there, back] {
+            let raw = RawServer { method: server_method::DIRECT, ..raw };
+            let (direct, no_way_back) = FlowDirection::of_new_flow(tuple, (3, &raw), 7, 1);
+            assert_eq!((direct.is_direct(), direct.rewritten.destination()), (true, server));
+            assert_eq!(no_way_back, None);
+            for direction in [there, back, direct] {
                 let stored = FlowDirection { bytes: 3, ..direction };
                 let tuple = RawTupleIpv4::from_tuple(&stored.tuple).map(RawTuple::from);
                 assert_eq!(tuple.is_some(), client.is_ipv4());
@@ -158,10 +175,13 @@ mod tests {
     #[test]
     fn a_flow_is_over_by_both_fins_or_one_reset() {
         let tuple = RawTuple::default();
-        let [direction, _] = FlowDirection::of_new_flow(tuple, (0, &RawServer::default()), 0, 0);
+        let (direction, _) = FlowDirection::of_new_flow(tuple, (0, &RawServer::default()), 0, 0);
         let is_over = |state| FlowDirection { state, ..direction }.is_over();
         assert!(!is_over(flow_state::CLIENT_FIN | flow_state::ANSWERED));
         assert!(is_over(flow_state::FINS | flow_state::TO_CLIENT));
         assert!(is_over(flow_state::SERVER_RESET) && is_over(flow_state::CLIENT_RESET));
+        // The server's is not seen.
+        assert!(is_over(flow_state::CLIENT_FIN | flow_state::DIRECT));
+        assert!(!is_over(flow_state::ANSWERED | flow_state::DIRECT));
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number of a layout. It changes with every change of a struct, because maps outlive the director.
-pub(super) const LAYOUT_VERSION: u32 = 3;
+pub(super) const LAYOUT_VERSION: u32 = 4;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
@@ -133,7 +133,7 @@ raw_structs! {
         state: u32,
         ifindex: u32,
         server: u32,
-        /// What replaces an end of the tuple.
+        /// What replaces an end of the tuple, or where packets go that keep theirs.
         port: RawPort,
         pad: [u8; 2],
         address: RawAddress,
@@ -159,7 +159,8 @@ raw_structs! {
         address: RawAddress,
         port: RawPort,
         is_available: u8,
-        pad: u8,
+        /// One of [`server_method`].
+        method: u8,
         ifindex: u32,
         service: u32,
     }
@@ -208,6 +209,7 @@ pub(super) mod flow_state {
     pub(in crate::packet) const SERVER_FIN: u32 = 8;
     pub(in crate::packet) const CLIENT_RESET: u32 = 16;
     pub(in crate::packet) const SERVER_RESET: u32 = 32;
+    pub(in crate::packet) const DIRECT: u32 = 64;
     pub(in crate::packet) const FINS: u32 = CLIENT_FIN | SERVER_FIN;
     pub(in crate::packet) const RESETS: u32 = CLIENT_RESET | SERVER_RESET;
 }
@@ -226,6 +228,12 @@ pub(super) mod table_rule {
     pub(in crate::packet) const MIXED: u32 = 0;
     pub(in crate::packet) const MAGLEV_OF_IPVS: u32 = 1;
     pub(in crate::packet) const SOURCE_OF_IPVS: u32 = 2;
+}
+
+/// [`RawServer::method`]
+pub(super) mod server_method {
+    pub(in crate::packet) const NAT: u8 = 0;
+    pub(in crate::packet) const DIRECT: u8 = 1;
 }
 
 /// A slot of a table that no server has.
@@ -295,6 +303,16 @@ impl RawServiceKey {
 impl RawServer {
     pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.address.into(), self.port.into())
+    }
+
+    pub(super) const fn is_direct(&self) -> bool {
+        self.method == server_method::DIRECT
+    }
+
+    /// Returns whether both are the same server of the same service, which packets reach in the same way.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let state = |it: &Self| Self { is_available: 0, ifindex: 0, ..*it };
+        state(self) == state(other)
     }
 }
 

@@ -1,10 +1,9 @@
 //! The packet engine: a program in the kernel carries every packet of a flow, and a scheduler of this crate
 //! decides the first.
 //!
-//! [`PacketEngine`] is an [engine](crate::engine) for services of TCP and UDP, by network address translation:
-//! a program at the ingress of network devices gives a client's packets the address of a server, and the
-//! server's answers that of the service, as a router would pass them on. No packet after the first leaves the
-//! kernel. The first comes up by a tap device, where the service's own balancer picks a backend: any scheduler,
+//! [`PacketEngine`] is an [engine](crate::engine) for services of TCP and UDP: a program at the ingress of network
+//! devices sends a client's packets to a server, by network address translation or by direct routing. No packet after
+//! the first leaves the kernel. The first comes up by a tap device, where the service's own balancer picks a backend: any scheduler,
 //! a user's own too, with persistence, limits and slow start. The [lease](crate::Lease) is held until the
 //! program has seen the end of the flow, or nothing of it for some time; it ends with an outcome, so that
 //! ejection and `peak_ewma` learn.
@@ -36,8 +35,22 @@
 //! # What it needs
 //! `CAP_BPF` and `CAP_NET_ADMIN`; a BPF file system (`mount -t bpf bpf /sys/fs/bpf`); `/dev/net/tun`; Linux 6.1
 //! or later. From Linux 6.6 on the program is attached by links of tcx, and before by filters of clsact. The
-//! servers send their answers by this machine: it is their default gateway, or they have a route by it. The
 //! virtual address is an address of this machine, on any device.
+//!
+//! # How packets reach a server
+//! The [`ForwardingMethod`](crate::engine::ForwardingMethod) of a backend in
+//! [`EngineRequest::methods`](crate::engine::EngineRequest::methods) says it. Each server of a service may have another.
+//!
+//! | | [`Nat`](crate::engine::ForwardingMethod::Nat) | [`DirectRouting`](crate::engine::ForwardingMethod::DirectRouting) |
+//! |---|---|---|
+//! | a client's packets | get the server's address and port, as a router would pass them on | keep the virtual address, and go to the server's hardware address |
+//! | answers | come by this machine, and get the virtual address | do not come here |
+//! | the server | anywhere; its answers return by this machine, which is its default gateway or has a route of it | on a network of this machine; has the virtual address, which it does not announce |
+//! | its port | any | the service's |
+//! | what is known of the answers | their octets, the server's FIN and its resets | what the client acknowledges: the connection is answered then, and ends with the client's FIN or reset |
+//! | an ICMP error about answers, such as "packet too big" | is translated for the server | goes to the server as it is |
+//!
+//! A server by direct routing that a router leads to gets no flows, and the log says so. Tunnels are refused.
 //!
 //! # Who decides a flow
 //! | | decided by |
@@ -91,7 +104,7 @@
 //! - Frames with a VLAN tag that the device has not taken off, and devices without Ethernet.
 //! - Servers that are this machine itself, and clients on this machine.
 //! - Two virtual addresses may share a server. If a client uses one port for both, its second flow goes to
-//!   another server.
+//!   another server; by direct routing to the same.
 //!
 //! ICMP errors about a flow reach its other side, so that path MTU discovery works, and the server's
 //! "port unreachable" reaches the client as one of the virtual address.

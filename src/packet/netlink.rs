@@ -42,8 +42,13 @@ pub(super) struct NetworkNeighbour {
 /// The way to an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum RouteToServer {
-    /// By the device of this number.
-    Device(u32),
+    /// By a device.
+    Device {
+        /// Its number.
+        index: u32,
+        /// Whether the next hop is a router, and not the address itself.
+        is_by_router: bool,
+    },
     /// The address is this machine's own.
     Local,
 }
@@ -113,8 +118,11 @@ impl RouteSocket {
                 RouteAttribute::Oif(index) => Some(*index),
                 _ => None,
             });
+            let is_by_router = route.attributes.iter().any(|attribute| {
+                matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
+            });
             if let (RouteType::Unicast, Some(index)) = (route.header.kind, devices.next()) {
-                return Ok(RouteToServer::Device(index));
+                return Ok(RouteToServer::Device { index, is_by_router });
             }
         }
         Err(io::ErrorKind::NetworkUnreachable.into())

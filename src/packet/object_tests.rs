@@ -97,13 +97,18 @@ fn statistics_are_in_the_order_of_the_program() {
 #[test]
 fn constants_are_those_of_the_program() {
     use super::layout::{
-        MAX_SERVERS, MAX_SERVICES, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind, flow_state,
+        MAX_SERVERS, MAX_SERVICES, SERVICE_HASHES_PORT, SERVICE_IS_KEYED, SERVICE_SHEDS,
+        SERVICE_UNOWNED, event_kind, flow_state, server_method,
     };
     for (name, value) in [
         ("MAX_SERVICES", MAX_SERVICES),
         ("MAX_SERVERS", MAX_SERVERS),
         ("SERVICE_SHEDS", SERVICE_SHEDS),
         ("SERVICE_UNOWNED", SERVICE_UNOWNED),
+        ("SERVICE_IS_KEYED", SERVICE_IS_KEYED),
+        ("SERVICE_HASHES_PORT", SERVICE_HASHES_PORT),
+        ("METHOD_NAT", server_method::NAT.into()),
+        ("METHOD_DIRECT", server_method::DIRECT.into()),
         ("EVENT_DECIDED", event_kind::DECIDED),
         ("EVENT_ANSWERED", event_kind::ANSWERED),
         ("EVENT_ENDED", event_kind::ENDED),
@@ -113,6 +118,7 @@ fn constants_are_those_of_the_program() {
         ("FLOW_SERVER_FIN", flow_state::SERVER_FIN),
         ("FLOW_CLIENT_RESET", flow_state::CLIENT_RESET),
         ("FLOW_SERVER_RESET", flow_state::SERVER_RESET),
+        ("FLOW_DIRECT", flow_state::DIRECT),
     ] {
         let line = format!("{name} = {value}");
         let is_there = LAYOUT.split([',', '\n', '{', '}']).any(|part| part.trim() == line);

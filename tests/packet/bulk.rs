@@ -147,7 +147,18 @@ fn read_digits(stream: &mut impl Read) -> String {
     String::from_utf8(hash.to_vec()).expect("digits")
 }
 
-fn exchange(world: &World, address: SocketAddr, chunks: usize) {
+/// Serves HTTP on a machine.
+pub(crate) fn serve_http_at(world: &World, machine: &str, address: SocketAddr) {
+    let listener = world.within(machine, || TcpListener::bind(address).expect("a listener"));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve_http(stream));
+        }
+    });
+}
+
+/// Downloads and uploads so many chunks, and compares the hashes that both ends compute.
+pub(crate) fn exchange(world: &World, address: SocketAddr, chunks: usize) {
     let mut stream = connect(world, address);
     let mut reader = BufReader::new(stream.try_clone().expect("a duplicate"));
     let len = chunks * CHUNK;
@@ -185,14 +196,7 @@ fn a_gigabyte_each_way_arrives_as_it_was_sent() {
     let mut services = Vec::new();
     for family in [0, 1] {
         for (machine, server) in ["a", "b"].into_iter().zip(SERVERS[family]) {
-            let address = socket_address(server, 8080);
-            let listen = || TcpListener::bind(address).expect("a listener");
-            let listener = world.within(machine, listen);
-            thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    thread::spawn(move || serve_http(stream));
-                }
-            });
+            serve_http_at(&world, machine, socket_address(server, 8080));
         }
         services.push(begin(&engine, EngineProtocol::Tcp, family, RoundRobin::new()));
     }

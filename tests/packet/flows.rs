@@ -10,7 +10,7 @@ use lvs::BackendSet;
 use lvs::backend::{Health, Limits, OutcomeCounts};
 use lvs::engine::{
     Engine as _, EngineAddress, EngineEntryKind, EngineFlowCallback, EngineFlowEnd,
-    EnginePersistence, EngineProtocol, ForwardingMethod, NewConnections,
+    EnginePersistence, EngineProtocol, ForwardingMethod, NewConnections, TunnelKind,
 };
 use lvs::scheduler::{FirstAvailable, LeastConnections, Maglev, RoundRobin};
 use socket2::{Domain, Socket, Type};
@@ -204,7 +204,7 @@ fn bound_socket() -> Socket {
 }
 
 #[test]
-fn a_service_with_servers_of_another_family_or_method_is_refused() {
+fn a_service_with_servers_that_packets_cannot_reach_is_refused() {
     let Some(world) = World::build() else { return };
     let engine = start_engine(&world, settings(&world));
     let other = socket_address(SERVERS[1][0], 8080);
@@ -212,13 +212,17 @@ fn a_service_with_servers_of_another_family_or_method_is_refused() {
     set.insert(other).expect("a server");
     let (_set, mut with_sorry_server) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
     with_sorry_server.sorry_server = Some(other);
-    let (_set, mut with_method) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
-    with_method.sorry_server = Some(socket_address(SERVERS[0][0], 8080));
-    with_method.sorry_server_method = ForwardingMethod::DirectRouting;
+    let (_set, mut with_port) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    with_port.sorry_server = Some(socket_address(SERVERS[0][0], 8080));
+    with_port.sorry_server_method = ForwardingMethod::DirectRouting;
+    let (_set, mut with_tunnel) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    with_tunnel.sorry_server = Some(socket_address(SERVERS[0][0], 80));
+    with_tunnel.sorry_server_method = ForwardingMethod::Tunnel(TunnelKind::Ipip);
     for (request, reason) in [
         (with_backend, format!("server {other} has another family")),
         (with_sorry_server, format!("server {other} has another family")),
-        (with_method, "has the method dr".to_owned()),
+        (with_port, "has another port than the service, and the method dr".to_owned()),
+        (with_tunnel, "has the method tunnel (ipip)".to_owned()),
     ] {
         let error = engine.claim(request).map(drop).expect_err("it is refused").to_string();
         assert!(error.contains(&reason), "{error}");

@@ -2,6 +2,7 @@
 
 use crate::carried::{carry_tcp, carry_udp};
 use crate::clock::step_clock;
+use crate::direct::carry_directly;
 use crate::guest;
 use crate::outlive::hand_over;
 use crate::world::World;
@@ -22,6 +23,12 @@ fn tcp_is_carried() {
 #[ignore = "runs in a kernel of its own"]
 fn udp_is_carried() {
     with_world(carry_udp);
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn packets_go_by_direct_routing() {
+    with_world(carry_directly);
 }
 
 #[test]

@@ -21,6 +21,8 @@ enum BarKind {
 #[derive(Clone, Copy, Debug)]
 struct CostBar {
     measure: Measure,
+    /// Whether it is for direct routing, or for translation.
+    is_direct: bool,
     redirect: Redirect,
     asks_scheduler: Option<bool>,
     kind: BarKind,
@@ -32,7 +34,11 @@ const fn bar(
     asks_scheduler: Option<bool>,
     kind: BarKind,
 ) -> CostBar {
-    CostBar { measure, redirect, asks_scheduler, kind }
+    CostBar { measure, is_direct: false, redirect, asks_scheduler, kind }
+}
+
+const fn direct_bar(measure: Measure, redirect: Redirect, kind: BarKind) -> CostBar {
+    CostBar { measure, is_direct: true, redirect, asks_scheduler: None, kind }
 }
 
 const BARS: &[CostBar] = &[
@@ -45,6 +51,8 @@ const BARS: &[CostBar] = &[
     bar(Measure::Connection, Redirect::Peer, None, BarKind::AddedToDirect(0.20)),
     bar(Measure::Bulk, Redirect::Neighbour, None, BarKind::SameAsForwarding),
     bar(Measure::Bulk, Redirect::Peer, None, BarKind::SameAsForwarding),
+    direct_bar(Measure::Request, Redirect::Neighbour, BarKind::AddedToDirect(0.06)),
+    direct_bar(Measure::Request, Redirect::Peer, BarKind::AddedToDirect(0.06)),
 ];
 
 /// An A/A pair whose ratio may be farther from 1 than this tells nothing about equality.
@@ -100,6 +108,7 @@ pub(crate) fn table(all: &[MeasureResults]) -> String {
         };
         for &(subject, _) in &results.columns {
             let is_meant = subject.redirect() == Some(bar.redirect)
+                && subject.is_direct_routing() == bar.is_direct
                 && subject
                     .asks_scheduler()
                     .is_some_and(|asks| bar.asks_scheduler.is_none_or(|it| it == asks));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use lvs::engine::{Engine as _, EngineAddress, EngineProtocol, EngineRequest};
+use lvs::engine::{Engine as _, EngineAddress, EngineProtocol, EngineRequest, ForwardingMethod};
 use lvs::forward::Forwarder;
 use lvs::packet::{PacketEngine, PacketSettings, PacketStatistics};
 use lvs::scheduler::{RoundRobin, Scheduler, WeightedLeastConnections};
@@ -27,6 +27,9 @@ pub(crate) struct PacketOrder {
     /// Give packets to the other ends of pairs of devices.
     #[arg(long)]
     pub(crate) redirect_peer: bool,
+    /// Send packets to the servers as they are; without it they are rewritten.
+    #[arg(long)]
+    pub(crate) direct_routing: bool,
     /// The flows that the table has room for.
     #[arg(long, default_value_t = 262_144)]
     pub(crate) flows: u32,
@@ -89,6 +92,11 @@ pub(crate) async fn serve_packets(order: &PacketOrder) -> Result<()> {
     let (set, balancer) = balancer(&order.servers, WeightedLeastConnections::new())?;
     let address = EngineAddress::Socket { protocol: EngineProtocol::Tcp, address: order.listen };
     let request = EngineRequest::new("bench", address, balancer, "wlc");
+    if order.direct_routing {
+        let snapshot = set.snapshot();
+        let ids = snapshot.backends().iter().map(|backend| backend.id().clone());
+        request.methods.replace(ids.map(|id| (id, ForwardingMethod::DirectRouting)).collect());
+    }
     let claim = engine.claim(request).map_err(with_causes)?;
     let service = claim.begin().map_err(with_causes)?;
     println!("ready");

@@ -3,6 +3,7 @@
 //! ```text
 //! client 10.N.1.2 -- 10.N.1.1 director N, virtual 10.N.9.1 -- server 10.N.2.2, 10.N.2.3
 //! client 10.N.2.1 ------------------------------------------- server 10.N.2.2, 10.N.2.3   without a director
+//! client 10.N.3.1 ------------------------------------------- server 10.N.3.2, virtual 10.N.9.1   direct routing
 //! ```
 //! Each machine is a network namespace. The client has an address for each subject, so that answers return
 //! by the same director.
@@ -84,6 +85,15 @@ impl TestNetwork {
             self.run_ip_at(machine, &route)?;
         }
         Ok(())
+    }
+
+    /// Gives the server the virtual address of a director, and a wire to the client for its answers.
+    pub(crate) fn answer_directly(&self, number: u8) -> Result<()> {
+        let (client, server) = (NetworkMachine::Client, NetworkMachine::Server);
+        self.connect_machines(number, (client, "cd"), (server, "sd"), 3)?;
+        self.run_ip_at(server, &format!("route add 10.{number}.1.0/24 via 10.{number}.3.1"))?;
+        let address = virtual_address(number).ip();
+        self.run_ip_at(server, &format!("address add {address}/32 dev lo"))
     }
 
     /// Adds the virtual address of a director to it.

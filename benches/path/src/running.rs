@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::engines::PacketReport;
 use crate::load::LoadOrder;
-use crate::network::{NetworkMachine, TestNetwork, server_addresses, virtual_address};
+use crate::network::{NetworkMachine, SERVER_PORT, TestNetwork, server_addresses, virtual_address};
 use crate::process::Child;
 use crate::spec::{Measure, Redirect, Subject};
 
@@ -93,7 +93,12 @@ impl Stage {
             self.network.add_director(number)?;
         }
         let servers = server_addresses(number);
-        let listen = virtual_address(number);
+        let mut listen = virtual_address(number);
+        if subject.is_direct_routing() {
+            self.network.answer_directly(number)?;
+            // Packets keep their port.
+            listen.set_port(SERVER_PORT);
+        }
         let child = match subject {
             Subject::Direct | Subject::Forwarding | Subject::ForwardingAa => None,
             Subject::Nft => {
@@ -116,7 +121,9 @@ impl Stage {
             | Subject::PacketTable
             | Subject::PacketUpcall
             | Subject::PacketTablePeer
-            | Subject::PacketUpcallPeer => {
+            | Subject::PacketUpcallPeer
+            | Subject::PacketDirect
+            | Subject::PacketDirectPeer => {
                 self.network.add_virtual_address(number)?;
                 let mut line = match subject.asks_scheduler() {
                     None => vec!["proxy".to_owned()],
@@ -126,6 +133,8 @@ impl Stage {
                         line.extend(asks_scheduler.then(|| "--asks-scheduler".to_owned()));
                         let is_peer = subject.redirect() == Some(Redirect::Peer);
                         line.extend(is_peer.then(|| "--redirect-peer".to_owned()));
+                        let is_direct = subject.is_direct_routing();
+                        line.extend(is_direct.then(|| "--direct-routing".to_owned()));
                         line.push(folder.display().to_string());
                         line
                     }

@@ -87,6 +87,10 @@ pub(crate) enum Subject {
     PacketTablePeer,
     /// [`Self::PacketUpcall`], which gives packets to the other ends of pairs.
     PacketUpcallPeer,
+    /// [`Self::PacketTable`] by direct routing: the server answers the client by a wire of their own.
+    PacketDirect,
+    /// [`Self::PacketDirect`], which gives packets to the other ends of pairs.
+    PacketDirectPeer,
     /// A second router: differences from the first are noise. What is compared with them is between them.
     ForwardingAa,
     /// The kernel's connection tracking, which `nft` tells to spread connections.
@@ -110,6 +114,8 @@ impl Subject {
             Self::PacketUpcall => "packet-upcall",
             Self::PacketTablePeer => "packet-table-peer",
             Self::PacketUpcallPeer => "packet-upcall-peer",
+            Self::PacketDirect => "packet-direct",
+            Self::PacketDirectPeer => "packet-direct-peer",
         }
     }
 
@@ -118,17 +124,29 @@ impl Subject {
         match self {
             Self::Direct | Self::Haproxy | Self::Proxy => None,
             Self::Forwarding | Self::ForwardingAa | Self::Nft => Some(Redirect::Stack),
-            Self::PacketTable | Self::PacketUpcall => Some(Redirect::Neighbour),
-            Self::PacketTablePeer | Self::PacketUpcallPeer => Some(Redirect::Peer),
+            Self::PacketTable | Self::PacketUpcall | Self::PacketDirect => {
+                Some(Redirect::Neighbour)
+            }
+            Self::PacketTablePeer | Self::PacketUpcallPeer | Self::PacketDirectPeer => {
+                Some(Redirect::Peer)
+            }
         }
     }
 
     /// Returns whether the packet engine asks the scheduler; `None` for other engines.
     pub(crate) fn asks_scheduler(self) -> Option<bool> {
         match self {
-            Self::PacketTable | Self::PacketTablePeer => Some(false),
+            Self::PacketTable
+            | Self::PacketTablePeer
+            | Self::PacketDirect
+            | Self::PacketDirectPeer => Some(false),
             Self::PacketUpcall | Self::PacketUpcallPeer => Some(true),
             _ => None,
         }
+    }
+
+    /// Returns whether the server answers the client by itself, though its requests pass a director.
+    pub(crate) fn is_direct_routing(self) -> bool {
+        matches!(self, Self::PacketDirect | Self::PacketDirectPeer)
     }
 }

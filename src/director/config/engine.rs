@@ -24,7 +24,7 @@ pub enum EngineKind {
     /// The kernel's IPVS, which needs the module `ip_vs` and the capability `CAP_NET_ADMIN`.
     Ipvs,
     /// A program of this crate in the kernel, which needs the capabilities `CAP_BPF` and `CAP_NET_ADMIN`, a BPF
-    /// file system and `/dev/net/tun`. It rewrites addresses and ports; the director chooses the server of each
+    /// file system and `/dev/net/tun`. It carries packets by `nat` and `dr`; the director chooses the server of each
     /// new connection, or its scheduler's own table in the kernel does, where the scheduler is keyed by one.
     Packet,
 }

@@ -10,6 +10,7 @@ use super::service::ServiceConfig;
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::OneOrMany;
+use crate::engine::ForwardingMethod;
 use crate::ipvs::kernel_scheduler;
 
 impl ServiceConfig {
@@ -184,29 +185,30 @@ fn refuse_for_packet(service: &ServiceConfig, problems: &mut ConfigProblems) {
             "it has no such setting of a service; [packet] has the timeouts of all",
         );
     }
-    let is_other_family = |server: SocketAddr| {
-        service.virtual_addresses().any(|address| address.is_ipv6() != server.is_ipv6())
+    let mut refuse_server = |method, method_key, server: SocketAddr, address_key| {
+        if matches!(method, ForwardingMethod::Tunnel(_)) {
+            refuse(method_key, NO_TUNNEL);
+        } else if service.virtual_addresses().any(|it| it.is_ipv6() != server.is_ipv6()) {
+            refuse(address_key, OTHER_FAMILY);
+        } else if let Some(reason) = service.unreachable_reasons(server, method).next() {
+            refuse(address_key, reason);
+        }
     };
     for (n, server) in service.servers.iter().enumerate() {
-        if server.method.is_some_and(|method| method != ServerMethod::Nat) {
-            refuse(server_key(n, "method"), ONLY_NAT);
-        }
-        if is_other_family(server.address) {
-            refuse(server_key(n, "address"), OTHER_FAMILY);
-        }
+        // A method that is wrong by itself is reported where the server is checked.
+        let method = server.forwarding_method().unwrap_or_default();
+        refuse_server(method, server_key(n, "method"), server.address, server_key(n, "address"));
     }
-    if service.sorry_server_method.is_some_and(|method| method != ServerMethod::Nat) {
-        refuse(key("sorry_server_method"), ONLY_NAT);
-    }
-    if service.sorry_server.is_some_and(is_other_family) {
-        refuse(key("sorry_server"), OTHER_FAMILY);
+    if let Some(sorry_server) = service.sorry_server {
+        let (method_key, address_key) = (key("sorry_server_method"), key("sorry_server"));
+        refuse_server(service.sorry_server_method(), method_key, sorry_server, address_key);
     }
     for path in service.virtual_address_checks() {
         refuse(path, "it sends no packet of a check to another address than its own");
     }
 }
 
-const ONLY_NAT: &str = "it rewrites addresses: only `nat` is possible";
+const NO_TUNNEL: &str = "it has no tunnels: `nat` and `dr` are possible";
 const OTHER_FAMILY: &str = "a packet keeps its address family, and this server has another one";
 
 /// Returns a function that records what an engine cannot do.

@@ -107,7 +107,11 @@ impl ServiceConfig {
     /// Returns a warning if servers are reached at the virtual addresses, and checked elsewhere alone.
     pub(super) fn own_address_warning(&self) -> Option<String> {
         let has_addresses = self.virtual_addresses().count() == self.listen.0.len();
-        if !self.engines().contains(&EngineKind::Ipvs) || !has_addresses {
+        let engines = self.engines();
+        // The engine `packet` has no other checks.
+        let can_check =
+            engines.contains(&EngineKind::Ipvs) && !engines.contains(&EngineKind::Packet);
+        if !can_check || !has_addresses {
             return None;
         }
         let unchecked = self.servers_with_virtual_address().filter(|(_, is_checked)| !is_checked);

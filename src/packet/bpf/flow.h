@@ -18,11 +18,6 @@ struct upcall_source {
 } __attribute__((packed));
 enum { ETHERNET_SOURCE = 6 };
 
-INLINE u32 is_over(u32 state)
-{
-	return (state & FLOW_FINS) == FLOW_FINS || (state & FLOW_RESETS);
-}
-
 // Returns the device that packets leave by. The route to the server may have changed since the flow began.
 INLINE u32 outgoing_device(const struct flow *flow)
 {
@@ -75,7 +70,7 @@ static __attribute__((noinline)) int change_state(const struct tuple *tuple, con
 		return DONE;
 	u32 old = before;
 	reverse(tuple, flow, &back);
-	long other = add_state_of_other(tuple, &back, old, bits, &bytes_back);
+	long other = old & FLOW_DIRECT ? 0 : add_state_of_other(tuple, &back, old, bits, &bytes_back);
 	// A late packet of a flow says nothing of the one that has taken its client's port, or its way back.
 	if (other < 0)
 		return DONE;
@@ -171,7 +166,8 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 		.destination_port = tuple->source_port,
 		.protocol = tuple->protocol,
 	};
-	if (is_way_back_taken(&back, tuple))
+	u32 is_direct = chosen->method == METHOD_DIRECT;
+	if (!is_direct && is_way_back_taken(&back, tuple))
 		return -1;
 	struct flow flow = {
 		.seen_at = coarse_time_ns(),
@@ -181,8 +177,8 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 		.port = tuple->destination_port,
 		.address = tuple->destination,
 	};
-	long is_full = store_flow(&back, &flow);
-	flow.state = 0;
+	long is_full = is_direct ? 0 : store_flow(&back, &flow);
+	flow.state = is_direct ? FLOW_DIRECT : 0;
 	flow.ifindex = chosen->ifindex;
 	flow.port = chosen->port;
 	flow.address = chosen->address;
@@ -199,6 +195,8 @@ static __attribute__((noinline)) int keep_other_direction(const struct tuple *tu
 							  u32 ifindex)
 {
 	struct tuple other;
+	if (known->state & FLOW_DIRECT)
+		return DONE;
 	reverse(tuple, known, &other);
 	// To look for it counts as a use of it.
 	if (find_flow(&other))

@@ -25,6 +25,13 @@ INLINE struct flow *find_flow(const struct tuple *tuple)
 	return map_lookup(&flows_ipv4, &key);
 }
 
+// Returns whether a flow has ended. What the server says of it is not seen by direct routing.
+INLINE u32 is_over(u32 state)
+{
+	return (state & FLOW_FINS) == FLOW_FINS || (state & FLOW_RESETS) ||
+	       (state & (FLOW_DIRECT | FLOW_CLIENT_FIN)) == (FLOW_DIRECT | FLOW_CLIENT_FIN);
+}
+
 // Makes the tuple of a packet that which it has after it was rewritten.
 INLINE void follow_flow(struct tuple *tuple, const struct flow *flow)
 {
@@ -67,7 +74,7 @@ INLINE void reverse(const struct tuple *tuple, const struct flow *flow, struct t
 // of the tuple, seen from the other side. `state` is that of the direction with the tuple.
 INLINE u32 is_other_direction(const struct tuple *tuple, u32 state, const struct flow *other)
 {
-	if (!((state ^ other->state) & FLOW_TO_CLIENT))
+	if (!((state ^ other->state) & FLOW_TO_CLIENT) || other->state & FLOW_DIRECT)
 		return 0;
 	// The end that is not replaced is the same, for it is where the other one was looked for.
 	if (state & FLOW_TO_CLIENT)

@@ -39,13 +39,14 @@ struct flow {
 	u32 ifindex;
 	u32 server;
 	// What replaces an end of the tuple: the server's in place of the virtual one, or the other way round in the
-	// direction to the client.
+	// direction to the client. Of a flow by direct routing it replaces nothing: it says where packets go.
 	u16 port;
 	u16 pad;
 	struct address address;
 };
 
-// Bits of `state`. Both directions of a flow have the same, but for the first.
+// Bits of `state`. Both directions of a flow have the same, but for the first. A flow by direct routing has one
+// direction, to the server, whose answers do not come here.
 enum flow_state {
 	// The direction from the server to the client.
 	FLOW_TO_CLIENT = 1,
@@ -54,6 +55,7 @@ enum flow_state {
 	FLOW_SERVER_FIN = 8,
 	FLOW_CLIENT_RESET = 16,
 	FLOW_SERVER_RESET = 32,
+	FLOW_DIRECT = 64,
 };
 enum {
 	FLOW_FINS = FLOW_CLIENT_FIN | FLOW_SERVER_FIN,
@@ -106,10 +108,18 @@ struct server {
 	struct address address;
 	u16 port;
 	u8 is_available;
-	u8 pad;
+	// How packets reach it: one of `enum server_method`.
+	u8 method;
 	// The device of the route to it.
 	u32 ifindex;
 	u32 service;
+};
+
+enum server_method {
+	// Packets get the server's address, and answers that of the service.
+	METHOD_NAT = 0,
+	// Packets are given to the server as they are.
+	METHOD_DIRECT = 1,
 };
 
 struct server_counters {

@@ -18,7 +18,8 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 {
 	if (packet->hop_limit <= 1)
 		return VERDICT_NEXT;
-	int ifindex = translate_error(skb, packet);
+	struct address server = {};
+	int ifindex = translate_error(skb, packet, &server);
 	if (ifindex == 0)
 		return VERDICT_NEXT;
 	if (ifindex < 0) {
@@ -26,7 +27,7 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 		return VERDICT_DROP;
 	}
 	count(COUNT_ICMP_ERRORS);
-	return send(skb, ifindex);
+	return is_unspecified(&server) ? send(skb, ifindex) : send_direct(skb, ifindex, &server);
 }
 
 enum { ASK_TABLE = 0 };
@@ -111,6 +112,9 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		bits |= to_client ? FLOW_SERVER_RESET : FLOW_CLIENT_RESET;
 	else if (to_client)
 		bits |= FLOW_ANSWERED;
+	else if (known.state & FLOW_DIRECT && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
+		// The client has what it acknowledges from the server.
+		bits |= FLOW_ANSWERED;
 	if ((known.state & bits) != bits) {
 		USE(change_state(tuple, &known, bits));
 		known.state |= bits;
@@ -133,7 +137,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
 	}
-	return send(skb, ifindex);
+	return known.state & FLOW_DIRECT ? send_direct(skb, ifindex, &known.address) : send(skb, ifindex);
 }
 
 SECTION("classifier")

@@ -95,6 +95,11 @@ INLINE int is_ipv4(const struct address *address)
 	return ((address->words[2] ^ __builtin_bswap32(0xffff)) | address->words[1] | address->words[0]) == 0;
 }
 
+INLINE int is_unspecified(const struct address *address)
+{
+	return (address->words[3] | address->words[2] | address->words[1] | address->words[0]) == 0;
+}
+
 // With one branch: the verifier goes every way that there is.
 INLINE int is_same_address(const struct address *a, const struct address *b)
 {

@@ -5,6 +5,13 @@
 
 #include "flow_entry.h"
 
+// The neighbour that a packet is given to (`struct bpf_redir_neigh`); an address of IPv4 is in the first word.
+struct next_hop {
+	u32 family;
+	struct address address;
+};
+enum { FAMILY_IPV4 = 2, FAMILY_IPV6 = 10 };
+
 // Offsets in a header.
 enum { TCP_CHECKSUM = 16, UDP_CHECKSUM = 6 };
 
@@ -106,6 +113,8 @@ INLINE long replace_pseudo_header(struct __sk_buff *skb, const struct packet *pa
 INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	const struct tuple *old = &packet->tuple;
+	if (flow->state & FLOW_DIRECT)
+		return write_addresses(skb, packet, &old->source, &old->destination);
 	u32 to_client = flow->state & FLOW_TO_CLIENT;
 	const struct address *source = to_client ? &flow->address : &old->source;
 	const struct address *destination = to_client ? &old->destination : &flow->address;
@@ -129,15 +138,32 @@ INLINE long rewrite(struct __sk_buff *skb, const struct packet *packet, const st
 	return write_addresses(skb, packet, source, destination);
 }
 
-// Sends a packet on its way by a device.
-static __attribute__((noinline)) int send(struct __sk_buff *skb, u32 ifindex)
+// Sends a packet to the other end of a pair of devices, or returns that the device is none of a pair.
+INLINE int send_to_peer(struct __sk_buff *skb, u32 ifindex)
 {
 	struct peer *peer = map_lookup(&peers, &ifindex);
 	if (!peer)
-		return redirect_to_neighbour(ifindex, 0, 0, 0);
+		return VERDICT_NEXT;
 	if (store_bytes(skb, 0, peer, sizeof(*peer), 0))
 		return VERDICT_DROP;
 	return redirect_to_peer(ifindex, 0);
+}
+
+// Sends a packet on its way by a device.
+static __attribute__((noinline)) int send(struct __sk_buff *skb, u32 ifindex)
+{
+	int verdict = send_to_peer(skb, ifindex);
+	return verdict == VERDICT_NEXT ? redirect_to_neighbour(ifindex, 0, 0, 0) : verdict;
+}
+
+// Sends a packet to a server that its destination does not name, and that is on the network of the device.
+static __attribute__((noinline)) int send_direct(struct __sk_buff *skb, u32 ifindex, const struct address *server)
+{
+	struct next_hop next_hop = {.family = is_ipv4(server) ? FAMILY_IPV4 : FAMILY_IPV6, .address = *server};
+	if (is_ipv4(server))
+		next_hop.address.words[0] = server->words[3];
+	int verdict = send_to_peer(skb, ifindex);
+	return verdict == VERDICT_NEXT ? redirect_to_neighbour(ifindex, &next_hop, sizeof(next_hop), 0) : verdict;
 }
 
 #endif

@@ -61,7 +61,8 @@ impl PacketWorker {
                 self.adopt_found(&flow)?;
             } else if flow.is_over() {
                 let both = KernelFlow::with_back(flow, &self.maps)?;
-                let [bytes_to_server, bytes_to_client] = both.bytes();
+                let [bytes_to_server, bytes_to_client] =
+                    both.bytes().map(Option::unwrap_or_default);
                 let FlowDirection { tuple, seen_at: at, state, .. } = flow;
                 self.flows.ended(&RawEvent {
                     at,

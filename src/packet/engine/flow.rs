@@ -33,7 +33,7 @@ pub(super) struct FlowEnding {
     /// Nanoseconds of the monotonic clock.
     pub(super) at: u64,
     /// Octets to the server and to the client, where they are known.
-    pub(super) bytes: Option<[u64; 2]>,
+    pub(super) bytes: [Option<u64>; 2],
 }
 
 /// A flow that has ended, of a service that has records written.
@@ -87,12 +87,17 @@ impl FlowEnding {
             (true, EngineFlowEnd::ServerReset) => Outcome::AppError,
             (true, _) => Outcome::Ok,
         };
-        let bytes = Some([event.bytes_to_server, event.bytes_to_client]);
+        let to_client = (!has(flow_state::DIRECT)).then_some(event.bytes_to_client);
+        let bytes = [Some(event.bytes_to_server), to_client];
         Self { end, outcome, at: event.at, bytes }
     }
 
     /// Returns how a flow ended of which no packet was seen for too long.
-    pub(super) const fn by_timeout(there: &FlowDirection, at: u64, bytes: [u64; 2]) -> Self {
+    pub(super) const fn by_timeout(
+        there: &FlowDirection,
+        at: u64,
+        bytes: [Option<u64>; 2],
+    ) -> Self {
         let is_answered = there.state & flow_state::ANSWERED != 0;
         let (end, outcome) = match (is_answered, there.tuple.protocol) {
             (true, _) => (EngineFlowEnd::Idle, Outcome::Ok),
@@ -100,7 +105,7 @@ impl FlowEnding {
             // Many protocols of UDP have no answers.
             (false, _) => (EngineFlowEnd::Idle, Outcome::Cancelled),
         };
-        Self { end, outcome, at, bytes: Some(bytes) }
+        Self { end, outcome, at, bytes }
     }
 }
 

@@ -19,7 +19,7 @@ impl PacketWorker {
         };
         let Some(callback) = &service.request.on_flow_end else { return };
         let Some(slot) = self.servers.get(ended.server) else { return };
-        let [to_server, to_client] = ended.ending.bytes.map_or([None; 2], |it| it.map(Some));
+        let [to_server, to_client] = ended.ending.bytes;
         callback.call(&EngineFlowRecord {
             service: service.request.service.clone(),
             protocol: match ended.tuple.protocol {

@@ -95,7 +95,7 @@ impl PacketFlowTable {
         settings: &PacketSettings,
     ) {
         let (end, outcome, at) = (EngineFlowEnd::Replaced, Outcome::Ok, record.begun_at);
-        self.remove(&tuple, servers, FlowEnding { end, outcome, at, bytes: None });
+        self.remove(&tuple, servers, FlowEnding { end, outcome, at, bytes: [None; 2] });
         servers.count_flow(record.server);
         if !record.is_over {
             *self.open_flows.entry(record.service).or_default() += 1;
@@ -184,7 +184,7 @@ impl PacketFlowTable {
             if let Some(flow) = &flow {
                 flow.remove(maps)?;
             }
-            let bytes = flow.map(|flow| flow.bytes());
+            let bytes = flow.map_or([None; 2], |flow| flow.bytes());
             let (end, outcome) = (EngineFlowEnd::Cut, Outcome::Cancelled);
             self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes });
         }
@@ -229,7 +229,7 @@ impl PacketFlowTable {
         self.forgotten += u64::from(!record.is_over);
         let outcome = if record.is_answered { Outcome::Ok } else { Outcome::Cancelled };
         let end = EngineFlowEnd::Forgotten;
-        self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes: None });
+        self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes: [None; 2] });
     }
 
     /// Returns the number of flows that the kernel has forgotten since the last call.
@@ -278,7 +278,7 @@ impl PacketFlowTable {
                 continue;
             }
             match KernelFlow::read(&tuple, maps)? {
-                Some(flow) if flow.back.is_some() => continue,
+                Some(flow) if flow.is_whole() => continue,
                 Some(half) => half.remove(maps)?,
                 None => {}
             }

@@ -10,7 +10,8 @@ use crate::packet::maps::PacketMaps;
 pub(super) struct KernelFlow {
     /// The direction to the server.
     pub(super) there: FlowDirection,
-    /// The direction to the client; `None` if a full table has forgotten it, or it is that of a newer flow.
+    /// The direction to the client; `None` if there is none, by direct routing, or if a full table has forgotten
+    /// it, or it is that of a newer flow.
     pub(super) back: Option<FlowDirection>,
 }
 
@@ -22,9 +23,17 @@ impl KernelFlow {
 
     /// Reads the direction to the client of a flow whose other one is known.
     pub(super) fn with_back(there: FlowDirection, maps: &PacketMaps) -> Result<Self, PacketError> {
+        if there.is_direct() {
+            return Ok(Self { there, back: None });
+        }
         let back = maps.flow(&there.back_tuple())?;
         let back = back.filter(|back| back.back_tuple() == there.tuple);
         Ok(Self { there, back })
+    }
+
+    /// Returns whether a full table has forgotten nothing of it.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.back.is_some() || self.there.is_direct()
     }
 
     /// Returns when its last packet passed, in nanoseconds of the monotonic clock.
@@ -32,9 +41,10 @@ impl KernelFlow {
         self.back.map_or(0, |back| back.seen_at).max(self.there.seen_at)
     }
 
-    /// Returns the octets to the server and to the client.
-    pub(super) fn bytes(&self) -> [u64; 2] {
-        [self.there.bytes, self.back.map_or(0, |back| back.bytes)]
+    /// Returns the octets to the server and to the client; those to the client are not known by direct routing.
+    pub(super) fn bytes(&self) -> [Option<u64>; 2] {
+        let back = self.back.map_or(0, |back| back.bytes);
+        [Some(self.there.bytes), (!self.there.is_direct()).then_some(back)]
     }
 
     /// Removes both directions.

@@ -9,10 +9,10 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::command::{CommandSender, ENGINE, PacketCommand};
 use super::handle::PacketClaim;
 use super::tap::Tap;
+use super::wanted_server::wanted_server;
 use super::worker::{PacketWorker, PublishedState};
 use crate::engine::{
     Engine, EngineAddress, EngineClaim, EngineError, EngineProtocol, EngineRequest,
-    ForwardingMethod,
 };
 use crate::packet::error::PacketError;
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawServiceKey};
@@ -136,12 +136,7 @@ fn service_key(request: &EngineRequest) -> Result<RawServiceKey, String> {
     let backends = backends.map(|it| (*it.target(), request.methods.get(it.id())));
     let sorry_server = request.sorry_server.map(|server| (server, request.sorry_server_method));
     for (server, method) in backends.chain(sorry_server) {
-        if server.is_ipv6() != address.is_ipv6() {
-            return Err(format!("server {server} has another family than the service"));
-        }
-        if method != ForwardingMethod::Nat {
-            return Err(format!("server {server} has the method {method}, and it has nat alone"));
-        }
+        wanted_server(address, request.destination_address(server), method)?;
     }
     let protocol = match protocol {
         EngineProtocol::Tcp => PROTOCOL_TCP,

@@ -56,19 +56,31 @@ impl PacketWorker {
         let mut known = BTreeMap::new();
         for (index, address) in self.servers.addresses(only_new) {
             let netlink = &mut self.netlink;
-            let route = *known.entry(address).or_insert_with(|| match netlink.route(address) {
-                Ok(RouteToServer::Device(device)) => device,
-                // The program does not carry packets to this machine's own addresses.
-                Ok(RouteToServer::Local) | Err(_) => 0,
-            });
-            if self.servers.get(index).is_some_and(|slot| slot.raw.ifindex != route) {
-                if route == 0 {
-                    tracing::warn!("engine packet: there is no route to {address}");
-                }
-                self.servers.update(&mut self.maps, index, |raw| raw.ifindex = route)?;
+            let route = *known.entry(address).or_insert_with(|| netlink.route(address).ok());
+            let Some(slot) = self.servers.get_mut(index) else { continue };
+            let device = device_of(route, slot.raw.is_direct());
+            let was_reported = std::mem::replace(&mut slot.is_reported, device.is_err());
+            if let Err(reason) = device
+                && !was_reported
+            {
+                tracing::warn!("engine packet: server {address} gets no flows: {reason}");
             }
+            let ifindex = device.unwrap_or_default();
+            self.servers.update(&mut self.maps, index, |raw| raw.ifindex = ifindex)?;
         }
         Ok(())
+    }
+}
+
+/// Returns the device of the route to a server, or why packets do not reach it.
+const fn device_of(route: Option<RouteToServer>, is_direct: bool) -> Result<u32, &'static str> {
+    match route {
+        Some(RouteToServer::Device { is_by_router: true, .. }) if is_direct => {
+            Err("a router is on the way, which does not pass on what direct routing sends")
+        }
+        Some(RouteToServer::Device { index, .. }) => Ok(index),
+        Some(RouteToServer::Local) => Err("it is this machine, to which no packets are carried"),
+        None => Err("there is no route to it"),
     }
 }
 

@@ -91,10 +91,14 @@ impl PacketWorker {
             };
             let Some(slot) = self.servers.get_mut(server) else { return Ok(()) };
             let begun_at = self.clock.now();
-            let [there, back] =
+            let (there, back) =
                 FlowDirection::of_new_flow(tuple, (server, &slot.raw), ifindex, begun_at);
-            // Without a route the server cannot be reached either.
-            if slot.raw.ifindex == 0 || !add_way_back(&mut self.maps, back)? {
+            let is_reachable = slot.raw.ifindex != 0
+                && match back {
+                    Some(back) => add_way_back(&mut self.maps, back)?,
+                    None => true,
+                };
+            if !is_reachable {
                 match lease {
                     Some(lease) => flow.exclude(lease.backend()),
                     None => return Ok(()),

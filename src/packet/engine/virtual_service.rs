@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::server_slots::{ServerSlot, ServerSlots};
 use super::service_table::ServiceTable;
+use super::wanted_server::wanted_server;
 use crate::backend::{Backend, BackendState, Members, SetSubscription, Snapshot};
 use crate::balancer::{Persistence, PickError};
-use crate::engine::{EngineCounters, EngineRequest, EngineServerCounters, SharedService};
+use crate::engine::{
+    EngineCounters, EngineRequest, EngineServerCounters, ForwardingMethod, SharedService,
+};
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawService, RawServiceKey, SERVICE_SHEDS, SERVICE_UNOWNED};
+use crate::packet::layout::{RawServer, RawService, RawServiceKey, SERVICE_SHEDS, SERVICE_UNOWNED};
 use crate::packet::maps::PacketMaps;
 use crate::scheduler::Flow;
 use crate::setting::SettingError;
@@ -28,7 +31,7 @@ pub(super) struct PacketVirtualService {
     pub(super) persistence: Option<Arc<Persistence<SocketAddr>>>,
     /// The numbers of the servers.
     servers: BTreeMap<BackendId, u32>,
-    /// Those of another family, each of which was logged.
+    /// Those that the program cannot send packets to, each of which was logged.
     refused: BTreeSet<BackendId>,
     sorry_server: Option<u32>,
     /// The version of the balancer that the program has.
@@ -63,8 +66,8 @@ pub(super) enum ChosenServer {
     Backend(u32, Lease<SocketAddr>),
     /// The sorry server.
     Sorry(u32),
-    /// A backend that the program does not have: of another family than the service, or newer than what the
-    /// thread has seen of the set.
+    /// A backend that the program does not have: it cannot send packets to it, or it is newer than what the thread
+    /// has seen of the set.
     Unreachable(Lease<SocketAddr>),
 }
 
@@ -183,22 +186,22 @@ impl PacketVirtualService {
     ) -> Result<(), PacketError> {
         let mut known = BTreeMap::new();
         for backend in snapshot.backends() {
-            let address = self.request.destination_address(*backend.target());
-            if address.is_ipv6() != self.request.address.is_ipv6() {
-                if self.refused.insert(backend.id().clone()) {
-                    let service = &self.request.service;
-                    tracing::error!(
-                        "service {service}: engine packet cannot reach server {address}, which has \
-                         another family than the service"
-                    );
+            let method = self.request.methods.get(backend.id());
+            let server = match self.wanted_server(*backend.target(), method) {
+                Ok(server) => server,
+                Err(reason) => {
+                    if self.refused.insert(backend.id().clone()) {
+                        let service = &self.request.service;
+                        tracing::error!("service {service}: engine packet: {reason}");
+                    }
+                    continue;
                 }
-                continue;
-            }
+            };
             let is_same =
-                |index: &u32| servers.get(*index).is_some_and(|slot| slot.raw.address() == address);
+                |index: &u32| servers.get(*index).is_some_and(|slot| slot.raw.is_same(&server));
             let index = match self.servers.get(backend.id()).copied().filter(is_same) {
                 Some(index) => index,
-                None => servers.assign(maps, self.id, address, Some(backend.id()))?,
+                None => servers.assign(maps, &server, Some(backend.id()))?,
             };
             known.insert(backend.id().clone(), index);
         }
@@ -209,12 +212,25 @@ impl PacketVirtualService {
             }
         }
         if let (Some(address), None) = (self.request.sorry_server, self.sorry_server) {
-            let address = self.request.destination_address(address);
-            let index = servers.assign(maps, self.id, address, None)?;
-            set_available(index, true, maps, servers)?;
-            self.sorry_server = Some(index);
+            // The claim was refused if it cannot be reached.
+            if let Ok(server) = self.wanted_server(address, self.request.sorry_server_method) {
+                let index = servers.assign(maps, &server, None)?;
+                set_available(index, true, maps, servers)?;
+                self.sorry_server = Some(index);
+            }
         }
         Ok(())
+    }
+
+    /// Returns what the program is to know of a server, or why it cannot send packets to it.
+    fn wanted_server(
+        &self,
+        target: SocketAddr,
+        method: ForwardingMethod,
+    ) -> Result<RawServer, String> {
+        let address = self.request.destination_address(target);
+        let server = wanted_server(self.key.address(), address, method)?;
+        Ok(RawServer { service: self.id, ..server })
     }
 
     /// Returns how the number of the server at a position is found.
@@ -337,13 +353,16 @@ impl PacketVirtualService {
             let connections = slot.decided + raw.connections;
             sum.connections += connections;
             sum.bytes_to_servers += raw.bytes_in;
-            sum.bytes_to_clients = sum.bytes_to_clients.map(|bytes| bytes + raw.bytes_out);
+            // By direct routing the answers are not seen.
+            let bytes_out = (!slot.raw.is_direct()).then_some(raw.bytes_out);
+            sum.bytes_to_clients =
+                sum.bytes_to_clients.zip(bytes_out).map(|(sum, bytes)| sum + bytes);
             let Some(id) = id else { continue };
             let load = snapshot.find(id).map(|backend| backend.load()).unwrap_or_default();
             let counters = EngineServerCounters {
                 connections,
                 bytes_in: raw.bytes_in,
-                bytes_out: Some(raw.bytes_out),
+                bytes_out,
                 active: load.active,
                 inactive: load.inactive,
             };

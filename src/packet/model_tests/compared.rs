@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::model::{
-    FrameVerdict, ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService, ProgramModel,
-    TEST_DEVICE, TapDevice,
+use super::model::{FrameVerdict, ProgramModel};
+use super::model_state::{
+    ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService, TEST_DEVICE, TapDevice,
 };
 use super::parsed::PacketKey;
 use super::skipped::report_skipped;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
     RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_HASHES_PORT,
-    SERVICE_IS_KEYED, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind,
+    SERVICE_IS_KEYED, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind, server_method,
 };
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
@@ -121,7 +121,13 @@ impl ComparedProgram {
         let mut slots = Vec::new();
         for (index, address) in (first..).zip(servers) {
             let address = address.parse().expect("an address");
-            let server = ModelServer { address, service: id, is_available: true, has_route: true };
+            let server = ModelServer {
+                address,
+                service: id,
+                is_direct: false,
+                is_available: true,
+                has_route: true,
+            };
             self.set_server(index, server);
             slots.push(index);
         }
@@ -172,7 +178,7 @@ impl ComparedProgram {
             address: server.address.ip().into(),
             port: server.address.port().into(),
             is_available: server.is_available.into(),
-            pad: 0,
+            method: if server.is_direct { server_method::DIRECT } else { server_method::NAT },
             ifindex: if server.has_route { ROUTE } else { 0 },
             service: server.service,
         };

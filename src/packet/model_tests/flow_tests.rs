@@ -3,7 +3,8 @@
 use super::frames::{
     ACK, FIN, RST, SYN, tcp, udp, udp_without_checksum, with_extensions, with_hop_limit,
 };
-use super::model::{FrameVerdict, ModelDirector, TEST_DEVICE, TapDevice};
+use super::model::FrameVerdict;
+use super::model_state::{ModelDirector, TEST_DEVICE, TapDevice};
 use super::{
     CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
 };

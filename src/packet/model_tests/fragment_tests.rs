@@ -6,7 +6,8 @@ use super::frames::{
     ACK, SYN, fragments, frame, joined, tcp, tcp_with_payload, transport_of, udp, with_extensions,
     with_hop_limit, with_ip_octets,
 };
-use super::model::{FrameVerdict, ModelDirector, TapDevice};
+use super::model::FrameVerdict;
+use super::model_state::{ModelDirector, TapDevice};
 use super::{ComparedProgram, SERVER, SERVICE, ends, establish, with_services};
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP};
 

@@ -94,17 +94,19 @@ impl PacketGenerator {
         datagram
     }
 
-    /// Returns an ICMP error about a packet of a flow, as the program has sent it on.
+    /// Returns an ICMP error about a packet of a flow, as the program, or the server itself, has sent it.
     fn error(&mut self, model: &ProgramModel) -> Option<Vec<u8>> {
         let key = self.known(model)?;
         let flow = &model.flows[&key];
-        let sent = self.segment((flow.source, flow.destination, key.2), false);
-        let is_ipv4 = flow.source.is_ipv4();
-        let end = flow.destination.ip();
+        let (source, destination) =
+            if flow.is_direct() { (key.1, key.0) } else { (flow.source, flow.destination) };
+        let sent = self.segment((source, destination, key.2), false);
+        let is_ipv4 = source.is_ipv4();
+        let end = destination.ip();
         let from = if self.random.bool() { end } else { self.host(is_ipv4, 7) };
         let kinds: &[u8] = if is_ipv4 { &[3, 3, 4, 11, 12, 0, 5] } else { &[1, 2, 3, 4, 0, 129] };
         let quoted = if self.random.bool() { quote(&sent) } else { &sent[ETHERNET_LEN..] };
-        Some(icmp(from, flow.source.ip(), self.pick(kinds), quoted))
+        Some(icmp(from, source.ip(), self.pick(kinds), quoted))
     }
 
     fn passing(&mut self) -> Vec<u8> {

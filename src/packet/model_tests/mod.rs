@@ -4,6 +4,7 @@
 //! received them.
 
 mod compared;
+mod direct_tests;
 mod flow_tests;
 mod fragment_tests;
 mod frames;
@@ -11,6 +12,7 @@ mod generator;
 mod header_tests;
 mod icmp_tests;
 mod model;
+mod model_state;
 mod parsed;
 mod random_tests;
 mod rewriting;

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frames::{ACK, FIN, RST, SYN};
+use super::model_state::{
+    ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService, TEST_DEVICE, TapDevice,
+};
 use super::parsed::{FragmentPart, LeftToStack, PacketKey, ParsedFrame};
 use super::rewriting::{TranslatedError, rewrite_error, rewrite_ip, rewrite_segment};
 use crate::packet::layout::{PROTOCOL_TCP, RawServerCounters, event_kind, flow_state};
@@ -16,77 +19,6 @@ pub(super) enum FrameVerdict {
     Next,
     Drop,
     Redirect,
-}
-
-/// The device on which programs are tested: the loopback device.
-pub(super) const TEST_DEVICE: u32 = 1;
-
-#[derive(Clone, Debug)]
-pub(super) struct ModelService {
-    pub(super) id: u32,
-    pub(super) sheds: bool,
-    /// Whether its table decides before the director.
-    pub(super) is_keyed: bool,
-    /// Whether a process has it.
-    pub(super) is_owned: bool,
-    /// The servers of its table.
-    pub(super) slots: Vec<u32>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct ModelServer {
-    pub(super) address: SocketAddr,
-    pub(super) service: u32,
-    pub(super) is_available: bool,
-    pub(super) has_route: bool,
-}
-
-/// One direction of a flow.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct ModelFlow {
-    /// What its packets have after they are rewritten.
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
-    pub(super) server: u32,
-    pub(super) service: u32,
-    /// The bits of [`flow_state`].
-    pub(super) state: u32,
-    /// Octets of its packets.
-    pub(super) bytes: u64,
-}
-
-/// The tap device at which the director gets what it decides.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) enum TapDevice {
-    #[default]
-    None,
-    /// One that is gone, with its process.
-    Gone,
-    Present,
-    /// The device that the tests' frames come from: they are what the director gives back.
-    Test,
-}
-
-/// The director, as the program knows it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ModelDirector {
-    pub(super) is_alive: bool,
-    pub(super) tap: TapDevice,
-    /// Whether it may be asked for any new flow, or for none.
-    pub(super) has_budget: bool,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct ModelEvent {
-    pub(super) kind: u32,
-    /// The direction to the server.
-    pub(super) key: PacketKey,
-    pub(super) server: u32,
-    pub(super) service: u32,
-    pub(super) state: u32,
-    pub(super) ifindex: u32,
-    /// Octets to the server and to the client.
-    pub(super) bytes: [u64; 2],
 }
 
 /// A frame after the program.
@@ -120,26 +52,6 @@ enum OtherDirection {
     Absent,
     /// What has its key is part of another flow.
     Replaced,
-}
-
-impl ModelFlow {
-    fn is_to_client(&self) -> bool {
-        self.state & flow_state::TO_CLIENT != 0
-    }
-
-    fn is_over(&self) -> bool {
-        let has = |bits| self.state & bits == bits;
-        has(flow_state::FINS) || has(flow_state::CLIENT_RESET) || has(flow_state::SERVER_RESET)
-    }
-
-    fn has_begun_to_end(&self) -> bool {
-        self.state & (flow_state::FINS | flow_state::RESETS) != 0
-    }
-
-    /// Returns the key of the packets that come back.
-    fn back(&self, protocol: u8) -> PacketKey {
-        (self.destination, self.source, protocol)
-    }
 }
 
 impl ProgramModel {
@@ -176,14 +88,18 @@ impl ProgramModel {
                     && destination == quoted.0.ip()
                     && hop_limit > 1
                 {
-                    // The end's own error comes from the end that the other side knows.
-                    let is_of_end = source == quoted.1.ip();
-                    let error = TranslatedError {
-                        source: if is_of_end { flow.source.ip() } else { source },
-                        quoted_source: flow.destination,
-                        quoted_destination: flow.source,
-                    };
-                    output.checksums = rewrite_error(&mut output.frame, transport, &error);
+                    if flow.is_direct() {
+                        output.checksums = pass_on(&mut output.frame, source, destination);
+                    } else {
+                        // The end's own error comes from the end that the other side knows.
+                        let is_of_end = source == quoted.1.ip();
+                        let error = TranslatedError {
+                            source: if is_of_end { flow.source.ip() } else { source },
+                            quoted_source: flow.destination,
+                            quoted_destination: flow.source,
+                        };
+                        output.checksums = rewrite_error(&mut output.frame, transport, &error);
+                    }
                     output.verdict = FrameVerdict::Redirect;
                     self.statistics.icmp_errors += 1;
                 }
@@ -227,6 +143,7 @@ impl ProgramModel {
         *bytes += len;
         let ends = (flow.source, flow.destination, key.2);
         output.checksums = match transport {
+            _ if flow.is_direct() => pass_on(&mut output.frame, key.0.ip(), key.1.ip()),
             Some(transport) => rewrite_segment(&mut output.frame, transport, &ends),
             // Ports and checksum are in the first fragment.
             None => rewrite_ip(&mut output.frame, ends.0.ip(), ends.1.ip()).into_iter().collect(),
@@ -312,7 +229,7 @@ impl ProgramModel {
         server.is_available
             && server.has_route
             && server.service == service
-            && self.is_way_back_free(key, server.address)
+            && (server.is_direct || self.is_way_back_free(key, server.address))
     }
 
     /// Returns whether packets from a server to a client are of no other flow that lives.
@@ -325,23 +242,27 @@ impl ProgramModel {
     }
 
     fn other_direction(&self, key: PacketKey) -> OtherDirection {
-        let Some(flow) = self.flows.get(&key) else { return OtherDirection::Absent };
+        let flow = self.flows.get(&key).filter(|flow| !flow.is_direct());
+        let Some(flow) = flow else { return OtherDirection::Absent };
         let other = flow.back(key.2);
         match self.flows.get(&other) {
             None => OtherDirection::Absent,
-            Some(flow) if flow.back(key.2) == key => OtherDirection::Present(other),
+            Some(flow) if !flow.is_direct() && flow.back(key.2) == key => {
+                OtherDirection::Present(other)
+            }
             Some(_) => OtherDirection::Replaced,
         }
     }
 
     fn add_flow(&mut self, key: PacketKey, server: u32, service: u32) {
-        let (source, destination) = (key.0, self.servers[&server].address);
-        let there = ModelFlow { source, destination, server, service, state: 0, bytes: 0 };
-        let back_key = there.back(key.2);
-        let state = flow_state::TO_CLIENT;
-        let back =
-            ModelFlow { source: key.1, destination: key.0, server, service, state, bytes: 0 };
-        self.flows.insert(back_key, back);
+        let ModelServer { address: destination, is_direct, .. } = self.servers[&server];
+        let state = if is_direct { flow_state::DIRECT } else { 0 };
+        let there = ModelFlow { source: key.0, destination, server, service, state, bytes: 0 };
+        if !is_direct {
+            let (source, destination, state) = (key.1, key.0, flow_state::TO_CLIENT);
+            let back = ModelFlow { source, destination, state, ..there.clone() };
+            self.flows.insert(there.back(key.2), back);
+        }
         self.flows.insert(key, there);
         self.counters.entry(server).or_default().connections += 1;
         let (kind, ifindex) = (event_kind::DECIDED, TEST_DEVICE);
@@ -363,6 +284,10 @@ impl ProgramModel {
         } else {
             // A server that resets has not answered.
             bits |= by_side(0, flow_state::ANSWERED);
+        }
+        // The client has an answer that it acknowledges.
+        if flow.is_direct() && tcp_flags & (SYN | ACK | RST) == ACK {
+            bits |= flow_state::ANSWERED;
         }
         let other = self.other_direction(key);
         let now = ModelFlow { state: flow.state | bits, ..flow.clone() };
@@ -392,4 +317,9 @@ impl ProgramModel {
             self.events.push(ModelEvent { kind, key, server, service, state, ifindex, bytes });
         }
     }
+}
+
+/// Sends a frame on as it is. Returns the offsets of checksums of which 0 and 0xffff are the same.
+fn pass_on(frame: &mut [u8], source: IpAddr, destination: IpAddr) -> Vec<usize> {
+    rewrite_ip(frame, source, destination).into_iter().collect()
 }

@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use super::compared::ComparedProgram;
 use super::generator::PacketGenerator;
-use super::model::{ModelDirector, TapDevice};
+use super::model_state::{ModelDirector, TapDevice};
 use super::{SERVICE, address};
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP};
 
@@ -75,7 +75,7 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
     of_service.sort_unstable();
     assert_eq!(of_service.len(), servers.len());
     let server = of_service[random.usize(..of_service.len())];
-    match random.u8(..8) {
+    match random.u8(..9) {
         0 | 1 => {
             let others = [TapDevice::None, TapDevice::Gone, TapDevice::Test];
             let tap = others.get(random.usize(..6)).copied().unwrap_or(TapDevice::Present);
@@ -93,6 +93,10 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
             compared.change_server(server, |server| server.has_route = has_route);
         }
         5 => {
+            let is_direct = random.u8(..3) == 0;
+            compared.change_server(server, |server| server.is_direct = is_direct);
+        }
+        6 => {
             let (sheds, is_owned) = (random.u8(..4) == 0, random.u8(..4) > 0);
             let is_keyed = random.bool();
             compared.change_service(of, protocol, |service| {

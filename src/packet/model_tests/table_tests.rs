@@ -5,7 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::compared::ROUTE;
 use super::frames::{ACK, FIN, RST, SYN, tcp};
-use super::model::{ModelDirector, TapDevice};
+use super::model_state::{ModelDirector, TapDevice};
 use super::{
     CLIENT, ComparedProgram, OTHER_SERVER, SERVER, SERVICE, address, ends, establish, with_services,
 };

@@ -15,8 +15,8 @@ pub(super) enum Path {
     Ipvs(IpvsForwarding),
     /// The program `lvs` balances by its proxy.
     Proxy,
-    /// The program `lvs` has a program in the kernel balance, by this rule.
-    Packet { scheduler: &'static str },
+    /// The program `lvs` has a program in the kernel balance, by this rule and this forwarding method.
+    Packet { scheduler: &'static str, method: &'static str },
     /// HAProxy balances.
     Haproxy { is_splicing: bool },
 }

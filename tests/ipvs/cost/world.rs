@@ -97,15 +97,18 @@ impl World {
                 route.address = address(8, host);
                 within("director", move || add_services(forwarding, host));
                 if forwarding != IpvsForwarding::Nat {
-                    ip("server: route add 10.8.0.0/24 dev eth0");
-                    route.undo = "server: route delete 10.8.0.0/24 dev eth0";
+                    route.answer_directly();
                 }
             }
             Path::Proxy => {
-                route.program = Some(start("lvs", "run --config", config("proxy", "wlc"))?);
+                route.program = Some(start("lvs", "run --config", config("proxy", "wlc", "nat"))?);
             }
-            Path::Packet { scheduler } => {
-                let config = config("packet", scheduler) + "[packet]\nredirect_peer = false\n";
+            Path::Packet { scheduler, method } => {
+                let config =
+                    config("packet", scheduler, method) + "[packet]\nredirect_peer = false\n";
+                if method == "dr" {
+                    route.answer_directly();
+                }
                 route.program = Some(start("lvs", "run --config", config)?);
             }
             Path::Haproxy { is_splicing } => {
@@ -130,12 +133,12 @@ impl World {
 }
 
 /// Returns the configuration of a director with a service of TCP and one of UDP.
-fn config(engine: &str, scheduler: &str) -> String {
+fn config(engine: &str, scheduler: &str, method: &str) -> String {
     let service = |protocol| {
         format!(
             "[[service]]\nname = \"{protocol}\"\nprotocol = \"{protocol}\"\nlisten = \"{VIRTUAL}\"\n\
              engine = \"{engine}\"\nscheduler = \"{scheduler}\"\n\
-             [[service.server]]\naddress = \"{SERVER}\"\n"
+             [[service.server]]\naddress = \"{SERVER}\"\nmethod = \"{method}\"\n"
         )
     };
     format!("workers = 1\ndrain_timeout = \"1s\"\n{}{}", service("udp"), service("tcp"))
@@ -162,6 +165,14 @@ fn start(name: &'static str, arguments: &str, config: String) -> Option<Child> {
     arguments.push(path);
     let start = move || Command::new(program).args(arguments).spawn();
     Some(within("director", start).expect("the program starts"))
+}
+
+impl Route {
+    /// Has the server answer the client without the director.
+    fn answer_directly(&mut self) {
+        ip("server: route add 10.8.0.0/24 dev eth0");
+        self.undo = "server: route delete 10.8.0.0/24 dev eth0";
+    }
 }
 
 impl Drop for Route {

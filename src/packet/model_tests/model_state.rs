@@ -1,0 +1,106 @@
+//! What the model knows: services, servers, flows and events, in plain Rust.
+
+use std::net::SocketAddr;
+
+use super::parsed::PacketKey;
+use crate::packet::layout::flow_state;
+
+/// The device on which programs are tested: the loopback device.
+pub(super) const TEST_DEVICE: u32 = 1;
+
+#[derive(Clone, Debug)]
+pub(super) struct ModelService {
+    pub(super) id: u32,
+    pub(super) sheds: bool,
+    /// Whether its table decides before the director.
+    pub(super) is_keyed: bool,
+    /// Whether a process has it.
+    pub(super) is_owned: bool,
+    /// The servers of its table.
+    pub(super) slots: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ModelServer {
+    pub(super) address: SocketAddr,
+    pub(super) service: u32,
+    /// Whether packets go to it as they are, and it answers the client by itself.
+    pub(super) is_direct: bool,
+    pub(super) is_available: bool,
+    pub(super) has_route: bool,
+}
+
+/// One direction of a flow.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct ModelFlow {
+    /// What its packets have after they are rewritten; by direct routing, where they go.
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
+    pub(super) server: u32,
+    pub(super) service: u32,
+    /// The bits of [`flow_state`].
+    pub(super) state: u32,
+    /// Octets of its packets.
+    pub(super) bytes: u64,
+}
+
+/// The tap device at which the director gets what it decides.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum TapDevice {
+    #[default]
+    None,
+    /// One that is gone, with its process.
+    Gone,
+    Present,
+    /// The device that the tests' frames come from: they are what the director gives back.
+    Test,
+}
+
+/// The director, as the program knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ModelDirector {
+    pub(super) is_alive: bool,
+    pub(super) tap: TapDevice,
+    /// Whether it may be asked for any new flow, or for none.
+    pub(super) has_budget: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct ModelEvent {
+    pub(super) kind: u32,
+    /// The direction to the server.
+    pub(super) key: PacketKey,
+    pub(super) server: u32,
+    pub(super) service: u32,
+    pub(super) state: u32,
+    pub(super) ifindex: u32,
+    /// Octets to the server and to the client.
+    pub(super) bytes: [u64; 2],
+}
+
+impl ModelFlow {
+    pub(super) fn is_to_client(&self) -> bool {
+        self.state & flow_state::TO_CLIENT != 0
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.state & flow_state::DIRECT != 0
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let has = |bits| self.state & bits == bits;
+        has(flow_state::FINS)
+            || has(flow_state::DIRECT | flow_state::CLIENT_FIN)
+            || has(flow_state::CLIENT_RESET)
+            || has(flow_state::SERVER_RESET)
+    }
+
+    pub(super) fn has_begun_to_end(&self) -> bool {
+        self.state & (flow_state::FINS | flow_state::RESETS) != 0
+    }
+
+    /// Returns the key of the packets that come back.
+    pub(super) fn back(&self, protocol: u8) -> PacketKey {
+        (self.destination, self.source, protocol)
+    }
+}
