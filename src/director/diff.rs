@@ -150,12 +150,16 @@ fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckC
     servers.filter_map(|server| Some((server.address, server.health.as_ref()?))).collect()
 }
 
-/// Returns whether something changes that the kernel's IPVS is asked for. The engine `packet` asks the
-/// scheduler itself.
-fn ipvs_request_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
-    old.scheduler != new.scheduler
-        || old.forwarding_methods() != new.forwarding_methods()
-        || old.has_virtual_address_checks() != new.has_virtual_address_checks()
+/// Returns whether something changes that an engine in the kernel is asked for, and that no change of the set or
+/// of the scheduler tells it. The engine `packet` asks the scheduler itself.
+fn engine_request_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
+    let engines = new.engines();
+    let has = |kind| engines.contains(&kind);
+    let methods_change = old.forwarding_methods() != new.forwarding_methods();
+    let ipvs_changes = old.scheduler != new.scheduler
+        || old.has_virtual_address_checks() != new.has_virtual_address_checks();
+    methods_change && (has(EngineKind::Ipvs) || has(EngineKind::Packet))
+        || ipvs_changes && has(EngineKind::Ipvs)
 }
 
 /// Returns whether checks of the virtual addresses go elsewhere.
@@ -180,7 +184,7 @@ impl ServiceDiff {
                 != (&new.tcp, &new.udp, &new.on_end, new.engines())
                 || (old.sorry_server, old.sorry_server_method)
                     != (new.sorry_server, new.sorry_server_method)
-                || new.engines().contains(&EngineKind::Ipvs) && ipvs_request_changes(old, new),
+                || engine_request_changes(old, new),
             listen: (&old.listen, old.freebind) != (&new.listen, new.freebind),
         }
     }

@@ -32,7 +32,8 @@ pub struct EngineFlowRecord {
     pub total_time: Duration,
     /// Octets of the packets to the server, with the headers of IP; `None` where the engine has forgotten them.
     pub bytes_to_server: Option<u64>,
-    /// Octets of the packets to the client, with the headers of IP; `None` where the engine has forgotten them.
+    /// Octets of the packets to the client, with the headers of IP; `None` where the engine has forgotten them, or the
+    /// server answers the client by itself.
     pub bytes_to_client: Option<u64>,
     /// Why the flow ended.
     pub end: EngineFlowEnd,
@@ -42,7 +43,7 @@ pub struct EngineFlowRecord {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum EngineFlowEnd {
-    /// Both ends have closed the connection.
+    /// Both ends have closed the connection; the client alone, where the server answers it by itself.
     Closed,
     /// The client has reset the connection.
     ClientReset,

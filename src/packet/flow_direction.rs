@@ -2,9 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::layout::{
-    RawAddress, RawFlow, RawServer, RawTuple, RawTupleIpv4, flow_state, server_method,
-};
+use super::layout::{RawAddress, RawFlow, RawServer, RawTuple, RawTupleIpv4, flow_state};
 
 /// One direction of a flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,7 +41,7 @@ impl FlowDirection {
             server,
             state: 0,
         };
-        if raw.method == server_method::DIRECT {
+        if raw.is_direct() {
             return (Self { state: flow_state::DIRECT, ..there }, None);
         }
         let back = Self {
@@ -135,7 +133,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::packet::layout::PROTOCOL_TCP;
+    use crate::packet::layout::{PROTOCOL_TCP, server_method};
 
     #[test]
     fn directions_return_as_they_were_stored() {

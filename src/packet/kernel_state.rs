@@ -13,7 +13,7 @@ use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
 use super::program::{self, parse_link_name};
 use super::statistics::PacketStatistics;
-use crate::engine::EngineProtocol;
+use crate::engine::{EngineProtocol, ForwardingMethod};
 
 /// What the kernel has of a [`PacketEngine`](super::PacketEngine): for a look from outside of its process.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -49,14 +49,16 @@ pub struct PacketServiceState {
 pub struct PacketServerState {
     /// The server's address.
     pub address: SocketAddr,
-    /// Whether the table chooses it.
+    /// How packets reach it.
+    pub method: ForwardingMethod,
+    /// Whether the table chooses it: it is up, and packets reach it.
     pub is_available: bool,
     /// The flows that it has.
     pub flows: u64,
     /// Bytes sent to it.
     pub bytes_in: u64,
-    /// Bytes received from it.
-    pub bytes_out: u64,
+    /// Bytes received from it; unknown where it answers clients by itself.
+    pub bytes_out: Option<u64>,
 }
 
 impl PacketKernelState {
@@ -89,10 +91,15 @@ impl PacketKernelState {
             let counters = maps.server_counters(index)?;
             servers.entry(server.service).or_default().push(PacketServerState {
                 address: server.address(),
-                is_available: server.is_available != 0,
+                method: if server.is_direct() {
+                    ForwardingMethod::DirectRouting
+                } else {
+                    ForwardingMethod::Nat
+                },
+                is_available: server.is_available != 0 && server.ifindex != 0,
                 flows: flows_of.get(&index).copied().unwrap_or_default(),
                 bytes_in: counters.bytes_in,
-                bytes_out: counters.bytes_out,
+                bytes_out: (!server.is_direct()).then_some(counters.bytes_out),
             });
         }
         let services = maps.services()?.into_iter().filter(|(key, _)| key.protocol != 0);

@@ -47,7 +47,9 @@
 //! | answers | come by this machine, and get the virtual address | do not come here |
 //! | the server | anywhere; its answers return by this machine, which is its default gateway or has a route of it | on a network of this machine; has the virtual address, which it does not announce |
 //! | its port | any | the service's |
-//! | what is known of the answers | their octets, the server's FIN and its resets | what the client acknowledges: the connection is answered then, and ends with the client's FIN or reset |
+//! | what is known of the answers | their octets and their time, the server's FIN and its resets | what the client acknowledges: the connection is answered then, and ends with the client's FIN or reset; datagrams are never answered |
+//! | a client that has closed its half | has the time of an established connection | has [`PacketSettings::closing_timeout`] after its last packet, and no lease |
+//! | latencies, for `peak_ewma` | from the first packet to the first answer | none |
 //! | an ICMP error about answers, such as "packet too big" | is translated for the server | goes to the server as it is |
 //!
 //! A server by direct routing that a router leads to gets no flows, and the log says so. Tunnels are refused.

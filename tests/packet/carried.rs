@@ -149,9 +149,19 @@ pub(crate) fn request(
     family: usize,
     rule: impl Scheduler + 'static,
 ) -> (BackendSet<SocketAddr>, EngineRequest) {
+    request_to_port(8080, protocol, family, rule)
+}
+
+/// Returns a request for a service with both servers at a port.
+pub(crate) fn request_to_port(
+    port: u16,
+    protocol: EngineProtocol,
+    family: usize,
+    rule: impl Scheduler + 'static,
+) -> (BackendSet<SocketAddr>, EngineRequest) {
     let set = BackendSet::new();
     for server in SERVERS[family] {
-        set.insert(socket_address(server, 8080)).expect("a server");
+        set.insert(socket_address(server, port)).expect("a server");
     }
     let balancer = Balancer::new(&set, rule).expect("a balancer");
     let address = EngineAddress::Socket { protocol, address: socket_address(VIRTUAL[family], 80) };
@@ -256,18 +266,22 @@ fn udp_is_carried_in_both_families() {
     }
 }
 
+/// Sends datagrams back that come to an address of a machine.
+pub(crate) fn echo_datagrams(world: &World, machine: &str, address: SocketAddr) {
+    let socket = world.within(machine, || UdpSocket::bind(address).expect("a socket"));
+    thread::spawn(move || {
+        let mut datagram = [0; 16_384];
+        while let Ok((len, from)) = socket.recv_from(&mut datagram) {
+            let _ = socket.send_to(&datagram[..len], from);
+        }
+    });
+}
+
 pub(crate) fn carry_udp(world: &World) {
     let engine = start_engine(world, settings(world));
     for family in [0, 1] {
         for (machine, address) in ["a", "b"].into_iter().zip(SERVERS[family]) {
-            let address = socket_address(address, 8080);
-            let socket = world.within(machine, || UdpSocket::bind(address).expect("a socket"));
-            thread::spawn(move || {
-                let mut datagram = [0; 16_384];
-                while let Ok((len, from)) = socket.recv_from(&mut datagram) {
-                    let _ = socket.send_to(&datagram[..len], from);
-                }
-            });
+            echo_datagrams(world, machine, socket_address(address, 8080));
         }
         let (_set, _service) =
             begin(&engine, EngineProtocol::Udp, family, scheduler::RoundRobin::new());

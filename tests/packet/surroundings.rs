@@ -2,11 +2,14 @@
 
 use std::fs;
 
+use lvs::engine::{Engine as _, EngineProtocol};
 use lvs::packet::{PacketEngine, PacketSettings};
+use lvs::scheduler::RoundRobin;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use crate::carried::settings;
-use crate::world::World;
+use crate::carried::{ask_name, connect, request, settings, start_engine};
+use crate::flows::{serve_both, virtual_address};
+use crate::world::{SERVERS, World, socket_address};
 
 fn start_error(settings: PacketSettings) -> String {
     PacketEngine::start(settings).expect_err("it cannot start").to_string()
@@ -50,4 +53,17 @@ fn the_process_must_have_two_capabilities() {
     }
     // Root's files, of which the capability to pass over their rights is not needed.
     try_with(bpf | network).expect("these are enough");
+}
+
+#[test]
+fn a_server_of_another_family_than_the_service_gets_no_flows() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (set, request) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
+    let other = set.insert(socket_address(SERVERS[1][0], 8080)).expect("a server");
+    let _service = engine.claim(request).expect("a claim").begin().expect("it is served");
+    let mut streams: Vec<_> = (0..6).map(|_| connect(&world, virtual_address())).collect();
+    assert!(streams.iter_mut().map(ask_name).all(|name| "ab".contains(name)));
+    assert_eq!(other.load().active, 0);
 }

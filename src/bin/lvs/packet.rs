@@ -58,12 +58,14 @@ fn describe(state: &PacketKernelState) -> String {
         let _ = writeln!(text, "service {protocol} {}{note}", service.address);
         for server in &service.servers {
             let state = if server.is_available { "available" } else { "not available" };
-            let (flows, bytes_in, bytes_out) = (server.flows, server.bytes_in, server.bytes_out);
-            let address = server.address;
-            let _ = writeln!(
+            let (address, method) = (server.address, server.method);
+            let (flows, bytes_in) = (server.flows, server.bytes_in);
+            let _ = write!(
                 text,
-                "  {address}: {state}, {flows} flows, {bytes_in} bytes in, {bytes_out} bytes out"
+                "  {address} by {method}: {state}, {flows} flows, {bytes_in} bytes in"
             );
+            let bytes_out = server.bytes_out.map(|bytes| format!(", {bytes} bytes out"));
+            let _ = writeln!(text, "{}", bytes_out.unwrap_or_default());
         }
     }
     for (name, count) in PacketStatistics::NAMES.iter().zip(state.statistics.values()) {

@@ -172,9 +172,9 @@ enum counter {
 enum event_kind {
 	// A table has decided a flow.
 	EVENT_DECIDED = 1,
-	// The server has answered for the first time.
+	// The server has answered for the first time; by direct routing, the client has acknowledged it.
 	EVENT_ANSWERED = 2,
-	// The flow has ended, by the FIN of both or an RST.
+	// The flow has ended, by the FIN of both or an RST; by direct routing, by the client's FIN or RST.
 	EVENT_ENDED = 3,
 };
 

@@ -1,5 +1,5 @@
-// The program of the packet engine, at the ingress of a device: network address translation of TCP and UDP
-// flows, whose first packet the director decides, or a table when it does not.
+// The program of the packet engine, at the ingress of a device: it carries TCP and UDP flows by network address
+// translation and direct routing. The director decides the first packet, or a table when it does not.
 //
 // Built by `src/packet/bpf/build`; the object is in the repository, so that nobody needs a compiler.
 

@@ -10,6 +10,9 @@ use crate::packet::flow_direction::FlowDirection;
 use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawTuple, flow_state};
 use crate::packet::settings::PacketSettings;
 
+/// The entries of a flow in the kernel: one for each direction, and one alone by direct routing.
+pub(super) const ENTRIES_PER_FLOW: usize = 2;
+
 /// What is known of a flow, by the tuple of the client's packets.
 #[derive(Debug)]
 pub(super) struct PacketFlow {
@@ -21,6 +24,8 @@ pub(super) struct PacketFlow {
     pub(super) begun_at: u64,
     pub(super) is_answered: bool,
     pub(super) is_over: bool,
+    /// Whether the server answers the client by itself.
+    pub(super) is_direct: bool,
     /// The second in which it is looked at next.
     pub(super) due: u64,
 }
@@ -53,7 +58,16 @@ impl PacketFlow {
         service: u32,
         begun_at: u64,
     ) -> Self {
-        Self { lease, server, service, begun_at, is_answered: false, is_over: false, due: 0 }
+        Self {
+            lease,
+            server,
+            service,
+            begun_at,
+            is_answered: false,
+            is_over: false,
+            is_direct: false,
+            due: 0,
+        }
     }
 
     /// Returns whether an event tells of the decision of this very flow.
@@ -62,11 +76,17 @@ impl PacketFlow {
     }
 
     /// Returns the record of a flow that the kernel has.
-    pub(super) const fn found(flow: &FlowDirection, service: u32) -> Self {
-        let is_answered = flow.state & flow_state::ANSWERED != 0;
-        let (server, begun_at) = (flow.server, flow.seen_at);
-        let is_over = flow.is_over();
-        Self { lease: None, server, service, begun_at, is_answered, is_over, due: 0 }
+    pub(super) fn found(flow: &FlowDirection, service: u32) -> Self {
+        Self {
+            is_answered: flow.state & flow_state::ANSWERED != 0,
+            is_over: flow.is_over(),
+            ..Self::new(None, flow.server, service, flow.seen_at)
+        }
+    }
+
+    /// Returns the number of the kernel's entries, if it has forgotten none.
+    pub(super) const fn entries(&self) -> usize {
+        if self.is_direct { 1 } else { ENTRIES_PER_FLOW }
     }
 }
 

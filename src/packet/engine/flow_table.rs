@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::flow::{EndedFlow, FlowEnding, PacketFlow, timeout};
+use super::flow::{ENTRIES_PER_FLOW, EndedFlow, FlowEnding, PacketFlow, timeout};
 use super::kernel_flow::KernelFlow;
 use super::server_slots::ServerSlots;
 use super::virtual_service::PacketVirtualService;
@@ -18,8 +18,8 @@ use crate::packet::settings::PacketSettings;
 #[derive(Debug, Default)]
 pub(super) struct PacketFlowTable {
     records: HashMap<RawTuple, PacketFlow>,
-    /// How many of them are of IPv6.
-    ipv6_records: usize,
+    /// The entries of them that the kernel has, of IPv4 and of IPv6, if it has forgotten none.
+    entries: [usize; 2],
     /// By the second in which they are due.
     due: BTreeMap<u64, Vec<RawTuple>>,
     /// The flows of each service that have not ended.
@@ -90,13 +90,15 @@ impl PacketFlowTable {
     pub(super) fn insert(
         &mut self,
         tuple: RawTuple,
-        record: PacketFlow,
+        mut record: PacketFlow,
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) {
         let (end, outcome, at) = (EngineFlowEnd::Replaced, Outcome::Ok, record.begun_at);
         self.remove(&tuple, servers, FlowEnding { end, outcome, at, bytes: [None; 2] });
         servers.count_flow(record.server);
+        record.is_direct = servers.get(record.server).is_some_and(|slot| slot.raw.is_direct());
+        *self.entries_of(&tuple) += record.entries();
         if !record.is_over {
             *self.open_flows.entry(record.service).or_default() += 1;
         }
@@ -106,7 +108,6 @@ impl PacketFlowTable {
         };
         let begun_at = record.begun_at;
         self.records.insert(tuple, record);
-        self.ipv6_records += usize::from(tuple.source().is_ipv6());
         self.schedule(tuple, begun_at, timeout);
     }
 
@@ -122,7 +123,7 @@ impl PacketFlowTable {
     fn remove(&mut self, tuple: &RawTuple, servers: &mut ServerSlots, ending: FlowEnding) {
         self.end(tuple, ending);
         let Some(record) = self.records.remove(tuple) else { return };
-        self.ipv6_records -= usize::from(tuple.source().is_ipv6());
+        *self.entries_of(tuple) -= record.entries();
         servers.uncount_flow(record.server);
         if let Some(lease) = record.lease {
             lease.complete(ending.outcome);
@@ -133,8 +134,10 @@ impl PacketFlowTable {
     pub(super) fn answered(&mut self, event: &RawEvent, now: Instant) {
         let Some(record) = self.records.get_mut(&event.tuple) else { return };
         record.is_answered = true;
-        if let Some(lease) = &record.lease {
-            lease.report_connected();
+        let Some(lease) = &record.lease else { return };
+        lease.report_connected();
+        // By direct routing it is seen when the client has the answer: the client's own way is part of that time.
+        if !record.is_direct {
             let latency = Duration::from_nanos(event.at.saturating_sub(record.begun_at));
             lease.observe_latency(latency, now);
         }
@@ -237,15 +240,18 @@ impl PacketFlowTable {
         std::mem::replace(&mut self.forgotten, 0)
     }
 
-    /// Returns whether there are more records of a family than the kernel has room for.
+    /// Returns the number of entries of the family of a flow.
+    fn entries_of(&mut self, tuple: &RawTuple) -> &mut usize {
+        &mut self.entries[usize::from(tuple.source().is_ipv6())]
+    }
+
+    /// Returns whether there are records of more entries of a family than the kernel has room for.
     fn is_over_room(&self, settings: &PacketSettings) -> bool {
-        let of_ipv4 = self.records.len() - self.ipv6_records;
-        [(of_ipv4, settings.flows), (self.ipv6_records, settings.ipv6_flows)].iter().any(
-            |(records, room)| {
-                let room = *room as usize;
-                *records > room + room / MAX_FORGOTTEN_PART
-            },
-        )
+        let rooms = [settings.flows, settings.ipv6_flows];
+        self.entries.iter().zip(rooms).any(|(entries, room)| {
+            let room = ENTRIES_PER_FLOW * room as usize;
+            *entries > room + room / MAX_FORGOTTEN_PART
+        })
     }
 
     /// Looks for flows that the kernel has forgotten while there are more records than it has room for. Without

@@ -79,9 +79,9 @@ impl ServerSlots {
         Ok(if raw == RawServer::default() { NO_SERVICE } else { raw.service })
     }
 
-    /// Returns whether a server is left of a service.
-    pub(super) fn has_any_of(&self, service: u32) -> bool {
-        self.slots.iter().flatten().any(|slot| slot.raw.service == service)
+    /// Returns the servers by number, also those that their services have no more and that have flows.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &ServerSlot)> {
+        (0..).zip(&self.slots).filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&ServerSlot> {
@@ -145,6 +145,19 @@ impl ServerSlots {
         }
     }
 
+    /// Has the program choose none of the servers any more that a service does not have.
+    pub(super) fn retire_left(
+        &mut self,
+        maps: &mut PacketMaps,
+        service: u32,
+    ) -> Result<(), PacketError> {
+        let left = self.iter().filter(|(_, slot)| slot.raw.service == service && !slot.is_member);
+        for index in left.map(|(index, _)| index).collect::<Vec<_>>() {
+            self.update(maps, index, |raw| raw.is_available = 0)?;
+        }
+        Ok(())
+    }
+
     /// Frees the numbers of servers that their services do not have, when they have no flows. A service that
     /// nobody owns keeps its servers: its table has them. Returns what the program has counted of each of
     /// them, by service.
@@ -169,8 +182,7 @@ impl ServerSlots {
 
     /// Returns the addresses of all servers, each with its number, or of those alone without a route.
     pub(super) fn addresses(&self, without_route: bool) -> Vec<(u32, IpAddr)> {
-        let slots = (0..).zip(&self.slots).filter_map(|(n, slot)| Some((n, slot.as_ref()?)));
-        let slots = slots.filter(|(_, slot)| !without_route || slot.raw.ifindex == 0);
+        let slots = self.iter().filter(|(_, slot)| !without_route || slot.raw.ifindex == 0);
         slots.map(|(index, slot)| (index, slot.raw.address().ip())).collect()
     }
 

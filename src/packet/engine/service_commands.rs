@@ -84,6 +84,7 @@ impl PacketWorker {
             }
             return Err(error);
         }
+        self.servers.retire_left(&mut self.maps, id)?;
         self.unowned.remove(&key);
         self.flows.record_ends(service.id, service.request.on_flow_end.is_some());
         self.flows.renew_leases(&service, &self.servers, &self.maps);
@@ -99,10 +100,10 @@ impl PacketWorker {
         let used = self.services.values().map(|service| service.id);
         let used: BTreeSet<_> =
             used.chain(self.unowned.values().map(|service| service.id)).collect();
-        // What its servers have counted is not the next one's.
-        let is_free = |id: &u32| {
-            !used.contains(id) && self.flows.count_open(*id) == 0 && !self.servers.has_any_of(*id)
-        };
+        // What the servers of one that has ended have counted is not the next one's.
+        let left: BTreeSet<_> = self.servers.iter().map(|(_, slot)| slot.raw.service).collect();
+        let is_free =
+            |id: &u32| !used.contains(id) && !left.contains(id) && self.flows.count_open(*id) == 0;
         (0..MAX_SERVICES).find(is_free).ok_or_else(|| PacketError::Map {
             map: "services",
             reason: format!("there are more than {MAX_SERVICES} services"),
@@ -144,7 +145,8 @@ impl PacketWorker {
         let over = self.services.values().filter(|service| is_over(service));
         for key in over.map(|service| service.key).collect::<Vec<_>>() {
             let Some(id) = self.services.get(&key).map(|service| service.id) else { continue };
-            let is_cut = |record: &PacketFlow| record.service == id;
+            // The client of a flow that has ended may still get what the server sends.
+            let is_cut = |record: &PacketFlow| record.service == id && !record.is_over;
             let open = self.flows.count_open(id);
             let at = self.clock.now();
             let result = self.flows.cut(is_cut, at, &mut self.maps, &mut self.servers);

@@ -9,6 +9,7 @@ use super::worker::{PacketWorker, now};
 use crate::backend::BackendId;
 use crate::balancer::SavedTemplate;
 use crate::engine::{EngineEntry, EngineEntryKind};
+use crate::packet::flow_direction::FlowDirection;
 use crate::packet::layout::{RawServiceKey, RawTuple, flow_state};
 
 impl PacketWorker {
@@ -34,7 +35,7 @@ impl PacketWorker {
             let destination = flow.rewritten.destination();
             let mut entry = EngineEntry::new(tuple.source(), tuple.destination(), destination);
             entry.backend = backend;
-            state_name(flow.state).clone_into(&mut entry.state);
+            state_name(&flow).clone_into(&mut entry.state);
             let quiet = Duration::from_nanos(self.clock.now().saturating_sub(flow.seen_at));
             entry.expires_in = timeout(&flow, &self.settings).saturating_sub(quiet);
             Some(entry)
@@ -63,12 +64,13 @@ fn client_entries(service: &PacketVirtualService, now: Instant, limit: usize) ->
 }
 
 /// Returns the name of a flow's state.
-fn state_name(state: u32) -> &'static str {
-    match state {
-        state if state & flow_state::RESETS != 0 => "RESET",
-        state if state & flow_state::FINS == flow_state::FINS => "CLOSED",
-        state if state & flow_state::FINS != 0 => "CLOSING",
-        state if state & flow_state::ANSWERED != 0 => "ESTABLISHED",
-        _ => "BEGUN",
+fn state_name(flow: &FlowDirection) -> &'static str {
+    let has = |bits| flow.state & bits != 0;
+    match () {
+        () if has(flow_state::RESETS) => "RESET",
+        () if flow.is_over() => "CLOSED",
+        () if has(flow_state::FINS) => "CLOSING",
+        () if has(flow_state::ANSWERED) => "ESTABLISHED",
+        () => "BEGUN",
     }
 }

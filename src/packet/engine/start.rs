@@ -131,12 +131,10 @@ fn service_key(request: &EngineRequest) -> Result<RawServiceKey, String> {
     if request.one_packet {
         return Err("it does not schedule each datagram by itself".to_owned());
     }
-    let snapshot = request.balancer.snapshot();
-    let backends = snapshot.backends().iter();
-    let backends = backends.map(|it| (*it.target(), request.methods.get(it.id())));
-    let sorry_server = request.sorry_server.map(|server| (server, request.sorry_server_method));
-    for (server, method) in backends.chain(sorry_server) {
-        wanted_server(address, request.destination_address(server), method)?;
+    // Backends come and go: what is wrong with one is logged, and it gets no flows.
+    if let Some(server) = request.sorry_server {
+        let server = request.destination_address(server);
+        wanted_server(address, server, request.sorry_server_method)?;
     }
     let protocol = match protocol {
         EngineProtocol::Tcp => PROTOCOL_TCP,

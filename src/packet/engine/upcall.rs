@@ -17,6 +17,8 @@ use crate::scheduler::Flow;
 const MAX_BATCH: usize = 256;
 /// The servers that are tried for a flow whose way back would be that of another flow.
 const MAX_TRIES: usize = 4;
+/// The servers that are passed over for a flow because packets do not reach them.
+const MAX_PASSED_OVER: usize = 256;
 
 impl PacketWorker {
     /// Decides the packets that wait. Returns whether more may wait.
@@ -73,7 +75,8 @@ impl PacketWorker {
             return Ok(());
         };
         let mut flow = Flow::from(tuple.source()).destination(tuple.destination()).time(now);
-        for _ in 0..MAX_TRIES {
+        let mut tries = 0;
+        for _ in 0..MAX_PASSED_OVER {
             let chosen = match service.choose(&flow, now) {
                 Ok(chosen) => chosen,
                 Err(error) => {
@@ -93,15 +96,17 @@ impl PacketWorker {
             let begun_at = self.clock.now();
             let (there, back) =
                 FlowDirection::of_new_flow(tuple, (server, &slot.raw), ifindex, begun_at);
-            let is_reachable = slot.raw.ifindex != 0
+            let has_device = slot.raw.ifindex != 0;
+            let is_reachable = has_device
                 && match back {
                     Some(back) => add_way_back(&mut self.maps, back)?,
                     None => true,
                 };
             if !is_reachable {
+                tries += usize::from(has_device);
                 match lease {
-                    Some(lease) => flow.exclude(lease.backend()),
-                    None => return Ok(()),
+                    Some(lease) if tries < MAX_TRIES => flow.exclude(lease.backend()),
+                    _ => return Ok(()),
                 }
                 continue;
             }

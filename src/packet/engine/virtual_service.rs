@@ -184,16 +184,17 @@ impl PacketVirtualService {
         maps: &mut PacketMaps,
         servers: &mut ServerSlots,
     ) -> Result<(), PacketError> {
-        let mut known = BTreeMap::new();
+        let (mut known, mut refused) = (BTreeMap::new(), BTreeSet::new());
         for backend in snapshot.backends() {
             let method = self.request.methods.get(backend.id());
             let server = match self.wanted_server(*backend.target(), method) {
                 Ok(server) => server,
                 Err(reason) => {
-                    if self.refused.insert(backend.id().clone()) {
+                    if !self.refused.contains(backend.id()) {
                         let service = &self.request.service;
                         tracing::error!("service {service}: engine packet: {reason}");
                     }
+                    refused.insert(backend.id().clone());
                     continue;
                 }
             };
@@ -205,6 +206,7 @@ impl PacketVirtualService {
             };
             known.insert(backend.id().clone(), index);
         }
+        self.refused = refused;
         let left = std::mem::replace(&mut self.servers, known);
         for index in left.into_values() {
             if !self.servers.values().any(|known| *known == index) {
@@ -272,15 +274,19 @@ impl PacketVirtualService {
         self.request.balancer.lease_existing(slot.backend.as_ref()?)
     }
 
-    /// Returns the numbers of servers whose flows end at once.
-    pub(super) fn cut_servers(&self) -> Vec<u32> {
+    /// Returns the numbers of servers whose flows end at once, also those that a backend had before.
+    pub(super) fn cut_servers(&self, servers: &ServerSlots) -> Vec<u32> {
         if !self.request.cut_on_down {
             return Vec::new();
         }
         let snapshot = self.subscription.snapshot();
         let is_down = |state| matches!(state, BackendState::Down | BackendState::Disabled);
         let members = snapshot.members().iter().filter(|member| is_down(member.state()));
-        members.filter_map(|member| self.servers.get(member.id()).copied()).collect()
+        let down: BTreeSet<_> = members.map(|member| member.id()).collect();
+        let is_cut = |slot: &ServerSlot| {
+            slot.raw.service == self.id && slot.backend.as_ref().is_some_and(|id| down.contains(id))
+        };
+        servers.iter().filter(|(_, slot)| is_cut(slot)).map(|(index, _)| index).collect()
     }
 
     /// Returns the numbers of all servers.
@@ -332,11 +338,11 @@ impl PacketVirtualService {
         left.into_iter().try_for_each(|index| release(index, maps, servers))
     }
 
-    /// Reads the counters of all servers, and publishes them.
+    /// Reads the counters of all servers of the service, and publishes them.
     pub(super) fn publish_counters(
         &self,
         maps: &PacketMaps,
-        servers: &ServerSlots,
+        servers: &[(u32, &ServerSlot)],
     ) -> Result<(), PacketError> {
         let mut sum = EngineCounters {
             connections: self.retired.connections,
@@ -345,11 +351,8 @@ impl PacketVirtualService {
             servers: BTreeMap::new(),
         };
         let snapshot = self.subscription.snapshot();
-        let named = self.servers.iter().map(|(id, index)| (Some(id), *index));
-        for (id, index) in named.chain(self.sorry_server.map(|index| (None, index))) {
-            let (Some(slot), raw) = (servers.get(index), maps.server_counters(index)?) else {
-                continue;
-            };
+        for &(index, slot) in servers {
+            let raw = maps.server_counters(index)?;
             let connections = slot.decided + raw.connections;
             sum.connections += connections;
             sum.bytes_to_servers += raw.bytes_in;
@@ -357,14 +360,23 @@ impl PacketVirtualService {
             let bytes_out = (!slot.raw.is_direct()).then_some(raw.bytes_out);
             sum.bytes_to_clients =
                 sum.bytes_to_clients.zip(bytes_out).map(|(sum, bytes)| sum + bytes);
-            let Some(id) = id else { continue };
+            let Some(id) = slot.backend.as_ref().filter(|id| self.servers.contains_key(*id)) else {
+                continue;
+            };
             let load = snapshot.find(id).map(|backend| backend.load()).unwrap_or_default();
-            let counters = EngineServerCounters {
-                connections,
-                bytes_in: raw.bytes_in,
-                bytes_out,
+            // A backend whose method was changed has flows by the number that it had before, too.
+            let known = sum.servers.get(id).copied();
+            let known = known.unwrap_or(EngineServerCounters {
+                bytes_out: Some(0),
                 active: load.active,
                 inactive: load.inactive,
+                ..EngineServerCounters::default()
+            });
+            let counters = EngineServerCounters {
+                connections: known.connections + connections,
+                bytes_in: known.bytes_in + raw.bytes_in,
+                bytes_out: known.bytes_out.zip(bytes_out).map(|(known, bytes)| known + bytes),
+                ..known
             };
             sum.servers.insert(id.clone(), counters);
         }

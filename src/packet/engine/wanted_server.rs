@@ -19,13 +19,13 @@ pub(super) fn wanted_server(
         ForwardingMethod::Nat => server_method::NAT,
         ForwardingMethod::DirectRouting => server_method::DIRECT,
         ForwardingMethod::Tunnel(_) => {
-            return Err(format!("server {server} has the method {method}, and it has nat and dr"));
+            return Err(format!(
+                "server {server} has the method {method}: only nat and dr are possible"
+            ));
         }
     };
     if method == ForwardingMethod::DirectRouting && server.port() != service.port() {
-        return Err(format!(
-            "server {server} has another port than the service, and the method dr"
-        ));
+        return Err(format!("the method dr keeps the port, and server {server} has another one"));
     }
     Ok(RawServer {
         address: server.ip().into(),

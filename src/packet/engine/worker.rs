@@ -239,7 +239,7 @@ impl PacketWorker {
                 has_changed = true;
                 let result = service.reconcile(&mut self.maps, &mut self.servers);
                 failures.extend(result.err());
-                cut.extend(service.cut_servers());
+                cut.extend(service.cut_servers(&self.servers));
             }
         }
         if !cut.is_empty() {
@@ -317,10 +317,15 @@ impl PacketWorker {
             let devices = self.program.devices().map(str::to_owned).collect();
             *lock(&self.published) = PublishedState { statistics, devices };
         }
-        let results = self
-            .services
-            .values()
-            .map(|service| service.publish_counters(&self.maps, &self.servers));
+        // Also those that a service has no more: they may have flows.
+        let mut servers = BTreeMap::<u32, Vec<_>>::new();
+        for (index, slot) in self.servers.iter() {
+            servers.entry(slot.raw.service).or_default().push((index, slot));
+        }
+        let results = self.services.values().map(|service| {
+            let servers = servers.get(&service.id).map(Vec::as_slice).unwrap_or_default();
+            service.publish_counters(&self.maps, servers)
+        });
         let result = results.collect::<Result<Vec<_>, _>>();
         if self.check(result).is_some() && is_well {
             self.said.clear();

@@ -77,7 +77,7 @@ fn two_services_may_share_a_server_and_a_client_its_port() {
     compared.compare_state();
 }
 
-/// A server whose method was changed while it had a flow: the packets of that flow say nothing of the new one.
+/// A server that flows reached by translation before: late packets of them say nothing of a new flow.
 #[test]
 fn a_late_packet_of_translation_says_nothing_of_direct_routing() {
     let Some(mut compared) = ComparedProgram::load() else { return };
