@@ -3,10 +3,10 @@
 //!
 //! [`PacketEngine`] is an [engine](crate::engine) for services of TCP and UDP: a program at the ingress of network
 //! devices sends a client's packets to a server, by network address translation or by direct routing. No packet after
-//! the first leaves the kernel. The first comes up by a tap device, where the service's own balancer picks a backend: any scheduler,
-//! a user's own too, with persistence, limits and slow start. The [lease](crate::Lease) is held until the
-//! program has seen the end of the flow, or nothing of it for some time; it ends with an outcome, so that
-//! ejection and `peak_ewma` learn.
+//! the first leaves the kernel. The first comes up by a tap device, where the service's own balancer picks a backend:
+//! any scheduler, a user's own too, with persistence, limits and slow start. The [lease](crate::Lease) is held until
+//! the program has seen the end of the flow, or nothing of it for some time; it ends with an outcome, so that ejection
+//! and `peak_ewma` learn.
 //!
 //! # Examples
 //! ```no_run
@@ -39,7 +39,8 @@
 //!
 //! # How packets reach a server
 //! The [`ForwardingMethod`](crate::engine::ForwardingMethod) of a backend in
-//! [`EngineRequest::methods`](crate::engine::EngineRequest::methods) says it. Each server of a service may have another.
+//! [`EngineRequest::methods`](crate::engine::EngineRequest::methods) says it; servers of one service may have
+//! different ones.
 //!
 //! | | [`Nat`](crate::engine::ForwardingMethod::Nat) | [`DirectRouting`](crate::engine::ForwardingMethod::DirectRouting) |
 //! |---|---|---|

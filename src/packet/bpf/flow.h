@@ -153,7 +153,8 @@ static __attribute__((noinline)) int is_way_back_taken(const struct tuple *back,
 	return other && is_other_direction(back, old->state, other) && !is_over(other->state);
 }
 
-// Makes both directions of a flow, or the one to the server by direct routing. Returns 0, or -1 if the way back is that of another flow.
+// Makes both directions of a flow, or the one to the server by direct routing. Returns 0, or -1 if the way back is
+// that of another flow.
 static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 server, u32 ifindex)
 {
 	struct server *chosen = map_lookup(&servers, &server);
