@@ -96,7 +96,7 @@ pub(super) fn config_text(engine: &str, servers: &[(&Server, &str)]) -> String {
     let mut text = format!(
         "[[service]]\nname = \"web\"\nlisten = \"{VIRTUAL}\"\nengine = {engine}\n\
          scheduler = \"rr\"\n\
-         health = {{ type = \"tcp\", interval = \"50ms\", rise = 1, fall = 1 }}\n"
+         health = {{ type = \"tcp\", interval = \"50ms\", rise = 1, fall = 5 }}\n"
     );
     for (server, lines) in servers {
         text += &format!("[[service.server]]\naddress = \"{}\"\n{lines}\n", server.address);
