@@ -101,8 +101,8 @@ def main():
         print(f"feature {feature or 'none'}: resolved {', '.join(sorted(found)) or 'none'}", flush=True)
         if found != expected:
             sys.exit(f"feature {feature}: expected {sorted(expected)}, resolved {sorted(found)}")
-        # Not `check`, for which all dependencies would be compiled once more.
-        for how in (["build"], ["test", "--quiet"]):
+        # With `--tests` the library is compiled from the dependencies that its tests have, which are there then.
+        for how in (["build", "--tests"], ["test", "--quiet"]):
             command = ["cargo", *how, "--manifest-path", MANIFEST, "--offline", "--lib", *arguments]
             subprocess.run(command, check=True, env=environment)
 
