@@ -43,7 +43,7 @@ pub(super) enum VrrpCommand {
     /// Resign and end.
     Stop,
     /// Panic, to test what follows.
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux", feature = "director"))]
     Panic,
 }
 
@@ -192,7 +192,7 @@ impl VrrpThread {
                     }
                 }
                 Ok(VrrpCommand::Status(reply)) => drop(reply.try_send(self.status(now))),
-                #[cfg(test)]
+                #[cfg(all(test, target_os = "linux", feature = "director"))]
                 Ok(VrrpCommand::Panic) => panic!("a fault of the VRRP thread"),
                 Ok(VrrpCommand::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
