@@ -140,6 +140,7 @@ fn fail(world: &World, subject: &mut dyn Subject, fault: Fault) -> Gap {
     settle(world);
     let client = Client::start(world);
     thread::sleep(BEFORE);
+    until("a client is served before the fault", || client.is_served.load(Ordering::Relaxed));
     let failed = now();
     match fault {
         Fault::Killed => subject.signal("a", Signal::KILL),
@@ -185,6 +186,7 @@ struct Gap {
 /// A client that opens a connection each millisecond.
 struct Client {
     stop: Arc<AtomicBool>,
+    is_served: Arc<AtomicBool>,
     thread: thread::JoinHandle<Vec<Attempt>>,
 }
 
@@ -197,12 +199,13 @@ struct Attempt {
 impl Client {
     fn start(world: &World) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let is_served = Arc::new(AtomicBool::new(false));
+        let (stopped, served) = (Arc::clone(&stop), Arc::clone(&is_served));
         let thread = world.thread("c", move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(attempts(&stopped))
+            runtime.expect("a runtime").block_on(attempts(&stopped, &served))
         });
-        Self { stop, thread }
+        Self { stop, is_served, thread }
     }
 
     fn stop(self, failed: Instant) -> Gap {
@@ -222,17 +225,20 @@ impl Client {
     }
 }
 
-async fn attempts(stop: &AtomicBool) -> Vec<Attempt> {
+async fn attempts(stop: &AtomicBool, is_served: &Arc<AtomicBool>) -> Vec<Attempt> {
     let address = SocketAddr::new(VIRTUAL.parse().expect("an address"), 80);
     let mut tick = interval(Duration::from_millis(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut tasks = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         tick.tick().await;
+        let is_served = Arc::clone(is_served);
         tasks.push(tokio::spawn(async move {
             let begun = now();
             let done = timeout(PATIENCE, attempt(address)).await;
-            Attempt { begun, ended: now(), ok: matches!(done, Ok(Ok(()))) }
+            let ok = matches!(done, Ok(Ok(())));
+            is_served.fetch_or(ok, Ordering::Relaxed);
+            Attempt { begun, ended: now(), ok }
         }));
     }
     let mut all = Vec::new();

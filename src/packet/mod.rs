@@ -53,7 +53,9 @@
 //! | latencies, for `peak_ewma` | from the first packet to the first answer | none |
 //! | an ICMP error about answers, such as "packet too big" | is translated for the server | goes to the server as it is |
 //!
-//! A server by direct routing that a router leads to gets no flows, and the log says so. Tunnels are refused.
+//! A backend that packets cannot reach gets no flows, and the log names it with the reason: one by direct routing with
+//! another port or behind a router, one by a tunnel, of another family than the service, or without a route. A claim
+//! whose sorry server is such a one is refused.
 //!
 //! # Who decides a flow
 //! | | decided by |

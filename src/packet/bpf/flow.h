@@ -18,6 +18,13 @@ struct upcall_source {
 } __attribute__((packed));
 enum { ETHERNET_SOURCE = 6 };
 
+// Returns whether a flow has ended. What the server says of it is not seen by direct routing.
+INLINE u32 is_over(u32 state)
+{
+	return (state & FLOW_FINS) == FLOW_FINS || (state & FLOW_RESETS) ||
+	       (state & (FLOW_DIRECT | FLOW_CLIENT_FIN)) == (FLOW_DIRECT | FLOW_CLIENT_FIN);
+}
+
 // Returns the device that packets leave by. The route to the server may have changed since the flow began.
 INLINE u32 outgoing_device(const struct flow *flow)
 {

@@ -25,13 +25,6 @@ INLINE struct flow *find_flow(const struct tuple *tuple)
 	return map_lookup(&flows_ipv4, &key);
 }
 
-// Returns whether a flow has ended. What the server says of it is not seen by direct routing.
-INLINE u32 is_over(u32 state)
-{
-	return (state & FLOW_FINS) == FLOW_FINS || (state & FLOW_RESETS) ||
-	       (state & (FLOW_DIRECT | FLOW_CLIENT_FIN)) == (FLOW_DIRECT | FLOW_CLIENT_FIN);
-}
-
 // Makes the tuple of a packet that which it has after it was rewritten.
 INLINE void follow_flow(struct tuple *tuple, const struct flow *flow)
 {

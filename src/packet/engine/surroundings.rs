@@ -76,7 +76,7 @@ impl PacketWorker {
 const fn device_of(route: Option<RouteToServer>, is_direct: bool) -> Result<u32, &'static str> {
     match route {
         Some(RouteToServer::Device { is_by_router: true, .. }) if is_direct => {
-            Err("a router is on the way, which does not pass on what direct routing sends")
+            Err("its method is dr, and it is not on a network of this machine")
         }
         Some(RouteToServer::Device { index, .. }) => Ok(index),
         Some(RouteToServer::Local) => Err("it is this machine, to which no packets are carried"),
