@@ -6,7 +6,7 @@ use crate::metrics::{MetricDescription, describe_all};
 use crate::packet::PacketStatistics;
 
 /// A metric for each counter of the engine, under its name.
-const METRICS: [MetricDescription; 15] = [
+const METRICS: [MetricDescription; 16] = [
     MetricDescription::counter(
         "lvs_packet_upcalls_total",
         "New flows of the packet engine that the scheduler was asked for.",
@@ -64,6 +64,10 @@ const METRICS: [MetricDescription; 15] = [
     MetricDescription::counter(
         "lvs_packet_icmp_errors_total",
         "ICMP errors that the packet engine passed to the other side of a flow.",
+    ),
+    MetricDescription::counter(
+        "lvs_packet_unassured_forgotten_total",
+        "Flows that the packet engine has forgotten for newer ones, because no client was known to be there.",
     ),
     MetricDescription::counter(
         "lvs_packet_flows_forgotten_total",

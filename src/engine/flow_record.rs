@@ -57,7 +57,7 @@ pub enum EngineFlowEnd {
     Replaced,
     /// The engine has ended it: the service was drained, or the server went down.
     Cut,
-    /// The engine's table was full.
+    /// The engine's table was full, or had no room for more flows whose clients may not be there.
     Forgotten,
 }
 

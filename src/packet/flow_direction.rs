@@ -20,6 +20,8 @@ pub(super) struct FlowDirection {
     pub(super) server: u32,
     /// Bits of [`flow_state`].
     pub(super) state: u32,
+    /// Of the direction to the server: the end of the number of the flow's place among those that nobody is assured of.
+    pub(super) place: u16,
 }
 
 impl FlowDirection {
@@ -40,6 +42,7 @@ impl FlowDirection {
             ifindex: raw.ifindex,
             server,
             state: 0,
+            place: 0,
         };
         if raw.is_direct() {
             return (Self { state: flow_state::DIRECT, ..there }, None);
@@ -75,8 +78,9 @@ impl FlowDirection {
     }
 
     pub(super) const fn from_raw(tuple: RawTuple, raw: RawFlow) -> Self {
-        let RawFlow { seen_at, bytes, state, ifindex, server, port, address, .. } = raw;
-        let mut this = Self { tuple, rewritten: tuple, seen_at, bytes, ifindex, server, state };
+        let RawFlow { seen_at, bytes, state, ifindex, server, port, place, address } = raw;
+        let rewritten = tuple;
+        let mut this = Self { tuple, rewritten, seen_at, bytes, ifindex, server, state, place };
         if this.is_to_client() {
             (this.rewritten.source, this.rewritten.source_port) = (address, port);
         } else {
@@ -86,14 +90,14 @@ impl FlowDirection {
     }
 
     pub(super) const fn to_raw(self) -> RawFlow {
-        let Self { seen_at, bytes, state, ifindex, server, rewritten, .. } = self;
+        let Self { seen_at, bytes, state, ifindex, server, place, rewritten, .. } = self;
         let RawTuple { source, destination, source_port, destination_port, .. } = rewritten;
         let (address, port) = if self.is_to_client() {
             (source, source_port)
         } else {
             (destination, destination_port)
         };
-        RawFlow { seen_at, bytes, state, ifindex, server, port, pad: [0; 2], address }
+        RawFlow { seen_at, bytes, state, ifindex, server, port, place, address }
     }
 }
 
@@ -161,7 +165,7 @@ mod tests {
             assert_eq!((direct.is_direct(), direct.rewritten.destination()), (true, server));
             assert_eq!(no_way_back, None);
             for direction in [there, back, direct] {
-                let stored = FlowDirection { bytes: 3, ..direction };
+                let stored = FlowDirection { bytes: 3, place: 7, ..direction };
                 let tuple = RawTupleIpv4::from_tuple(&stored.tuple).map(RawTuple::from);
                 assert_eq!(tuple.is_some(), client.is_ipv4());
                 let tuple = tuple.unwrap_or(stored.tuple);

@@ -91,11 +91,7 @@ impl PacketKernelState {
             let counters = maps.server_counters(index)?;
             servers.entry(server.service).or_default().push(PacketServerState {
                 address: server.address(),
-                method: if server.is_direct() {
-                    ForwardingMethod::DirectRouting
-                } else {
-                    ForwardingMethod::Nat
-                },
+                method: server.forwarding_method(),
                 is_available: server.is_available != 0 && server.ifindex != 0,
                 flows: flows_of.get(&index).copied().unwrap_or_default(),
                 bytes_in: counters.bytes_in,

@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
+
 /// The number of a layout. It changes with every change of a struct, because maps outlive the director.
-pub(super) const LAYOUT_VERSION: u32 = 4;
+pub(super) const LAYOUT_VERSION: u32 = 5;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
@@ -135,7 +137,8 @@ raw_structs! {
         server: u32,
         /// What replaces an end of the tuple, or where packets go that keep theirs.
         port: RawPort,
-        pad: [u8; 2],
+        /// The end of the number of its place among flows that nobody is assured of.
+        place: u16,
         address: RawAddress,
     }
 
@@ -163,6 +166,11 @@ raw_structs! {
         method: u8,
         ifindex: u32,
         service: u32,
+        /// The source of packets by a tunnel.
+        source: RawAddress,
+        /// The port of UDP that packets by a tunnel go to.
+        tunnel_port: RawPort,
+        pad: [u8; 2],
     }
 
     /// What one processor has counted of a server.
@@ -185,6 +193,12 @@ raw_structs! {
         alive_until: u64,
         tap_ifindex: u32,
         upcalls_per_window: u32,
+    }
+
+    /// The places of flows of a family that nobody is assured of.
+    struct RawPlaceRing {
+        next: u64,
+        places: u64,
     }
 
     struct RawEvent {
@@ -210,6 +224,8 @@ pub(super) mod flow_state {
     pub(in crate::packet) const CLIENT_RESET: u32 = 16;
     pub(in crate::packet) const SERVER_RESET: u32 = 32;
     pub(in crate::packet) const DIRECT: u32 = 64;
+    #[cfg(test)]
+    pub(in crate::packet) const ASSURED: u32 = 128;
     pub(in crate::packet) const FINS: u32 = CLIENT_FIN | SERVER_FIN;
     pub(in crate::packet) const RESETS: u32 = CLIENT_RESET | SERVER_RESET;
 }
@@ -234,6 +250,8 @@ pub(super) mod table_rule {
 pub(super) mod server_method {
     pub(in crate::packet) const NAT: u8 = 0;
     pub(in crate::packet) const DIRECT: u8 = 1;
+    pub(in crate::packet) const IPIP: u8 = 2;
+    pub(in crate::packet) const GUE: u8 = 3;
 }
 
 /// A slot of a table that no server has.
@@ -247,6 +265,7 @@ pub(super) mod event_kind {
     pub(in crate::packet) const DECIDED: u32 = 1;
     pub(in crate::packet) const ANSWERED: u32 = 2;
     pub(in crate::packet) const ENDED: u32 = 3;
+    pub(in crate::packet) const FORGOTTEN: u32 = 4;
 }
 
 /// The protocols of a flow.
@@ -305,13 +324,28 @@ impl RawServer {
         SocketAddr::new(self.address.into(), self.port.into())
     }
 
+    /// Returns whether the server answers clients by itself.
     pub(super) const fn is_direct(&self) -> bool {
-        self.method == server_method::DIRECT
+        self.method != server_method::NAT
+    }
+
+    /// Returns how packets reach it.
+    pub(super) fn forwarding_method(&self) -> ForwardingMethod {
+        match self.method {
+            server_method::NAT => ForwardingMethod::Nat,
+            server_method::IPIP => ForwardingMethod::Tunnel(TunnelKind::Ipip),
+            server_method::GUE => {
+                let (port, checksum) = (self.tunnel_port.into(), TunnelChecksum::None);
+                ForwardingMethod::Tunnel(TunnelKind::Gue { port, checksum })
+            }
+            _ => ForwardingMethod::DirectRouting,
+        }
     }
 
     /// Returns whether both are the same server of the same service, which packets reach in the same way.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let state = |it: &Self| Self { is_available: 0, ifindex: 0, ..*it };
+        let way = RawAddress::default();
+        let state = |it: &Self| Self { is_available: 0, ifindex: 0, source: way, ..*it };
         state(self) == state(other)
     }
 }

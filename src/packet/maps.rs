@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, transmute};
 use super::error::PacketError;
 use super::flow_direction::FlowDirection;
 use super::layout::{
-    RawControl, RawEvent, RawFlow, RawPeer, RawServer, RawServerCounters, RawService,
+    RawControl, RawEvent, RawFlow, RawPeer, RawPlaceRing, RawServer, RawServerCounters, RawService,
     RawServiceKey, RawTuple, RawTupleIpv4,
 };
 
@@ -25,12 +25,14 @@ pub(super) struct PacketMaps {
     flows_ipv4: HashMap<MapData, [u8; 16], [u8; 48]>,
     flows_ipv6: HashMap<MapData, [u8; 40], [u8; 48]>,
     services: HashMap<MapData, [u8; 20], [u8; 24]>,
-    servers: Array<MapData, [u8; 28]>,
+    servers: Array<MapData, [u8; 48]>,
     peers: HashMap<MapData, u32, [u8; 12]>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
     server_counts: PerCpuArray<MapData, [u8; 40]>,
     counts: PerCpuArray<MapData, u64>,
     control: Array<MapData, [u8; 16]>,
+    place_rings: Array<MapData, [u8; 16]>,
+    waiting_upcalls: Array<MapData, u64>,
     events: RingBuf<MapData>,
 }
 
@@ -106,6 +108,8 @@ impl PacketMaps {
             server_counts: typed!("server_counts"),
             counts: typed!("counts"),
             control: typed!("control"),
+            place_rings: typed!("place_rings"),
+            waiting_upcalls: typed!("waiting_upcalls"),
             events: typed!("events"),
         })
     }
@@ -197,7 +201,7 @@ impl PacketMaps {
     }
 
     pub(super) fn set_server(&mut self, index: u32, server: &RawServer) -> Result<(), PacketError> {
-        let value: [u8; 28] = transmute!(*server);
+        let value: [u8; 48] = transmute!(*server);
         self.servers.set(index, value, 0).map_err(map_error("servers"))
     }
 
@@ -281,6 +285,28 @@ impl PacketMaps {
         self.control.set(0, value, 0).map_err(map_error("control"))
     }
 
+    /// Says that no packet waits to be decided.
+    pub(super) fn clear_waiting_upcalls(&mut self) -> Result<(), PacketError> {
+        self.waiting_upcalls.set(0, 0, 0).map_err(map_error("waiting_upcalls"))
+    }
+
+    /// Returns whether it is known how many places there are for flows that nobody is assured of.
+    pub(super) fn has_place_rings(&self) -> Result<bool, PacketError> {
+        let ring = self.place_rings.get(&1, 0).map_err(map_error("place_rings"))?;
+        let ring: RawPlaceRing = transmute!(ring);
+        Ok(ring.places != 0)
+    }
+
+    /// Says how many such places there are for each family, IPv4 first.
+    pub(super) fn set_place_rings(&mut self, places: [u32; 2]) -> Result<(), PacketError> {
+        for (family, places) in (0..).zip(places) {
+            let ring = RawPlaceRing { next: 0, places: places.into() };
+            let value: [u8; 16] = transmute!(ring);
+            self.place_rings.set(family, value, 0).map_err(map_error("place_rings"))?;
+        }
+        Ok(())
+    }
+
     /// Returns the oldest event that was not returned before.
     pub(super) fn next_event(&mut self) -> Option<RawEvent> {
         let item = self.events.next()?;
@@ -297,5 +323,5 @@ impl PacketMaps {
 const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawTupleIpv4>() == 16);
 const _: () = assert!(size_of::<RawFlow>() == 48);
 const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 24);
-const _: () = assert!(size_of::<RawServer>() == 28 && size_of::<RawServerCounters>() == 40);
-const _: () = assert!(size_of::<RawControl>() == 16);
+const _: () = assert!(size_of::<RawServer>() == 48 && size_of::<RawServerCounters>() == 40);
+const _: () = assert!(size_of::<RawControl>() == 16 && size_of::<RawPlaceRing>() == 16);

@@ -2,8 +2,8 @@
 //! decides the first.
 //!
 //! [`PacketEngine`] is an [engine](crate::engine) for services of TCP and UDP: a program at the ingress of network
-//! devices sends a client's packets to a server, by network address translation or by direct routing. No packet after
-//! the first leaves the kernel. The first comes up by a tap device, where the service's own balancer picks a backend:
+//! devices sends a client's packets to a server, by network address translation, by direct routing or by a tunnel. No
+//! packet after the first leaves the kernel. The first comes up by a tap device, where the service's own balancer picks a backend:
 //! any scheduler, a user's own too, with persistence, limits and slow start. The [lease](crate::Lease) is held until
 //! the program has seen the end of the flow, or nothing of it for some time; it ends with an outcome, so that ejection
 //! and `peak_ewma` learn.
@@ -42,20 +42,25 @@
 //! [`EngineRequest::methods`](crate::engine::EngineRequest::methods) says it; servers of one service may have
 //! different ones.
 //!
-//! | | [`Nat`](crate::engine::ForwardingMethod::Nat) | [`DirectRouting`](crate::engine::ForwardingMethod::DirectRouting) |
-//! |---|---|---|
-//! | a client's packets | get the server's address and port, as a router would pass them on | keep the virtual address, and go to the server's hardware address |
-//! | answers | come by this machine, and get the virtual address | do not come here |
-//! | the server | anywhere; its answers return by this machine, which is its default gateway or has a route of it | on a network of this machine; has the virtual address, which it does not announce |
-//! | its port | any | the service's |
-//! | what is known of the answers | their octets and their time, the server's FIN and its resets | what the client acknowledges: the connection is answered then, and ends with the client's FIN or reset; datagrams are never answered |
-//! | a client that has closed its half | has the time of an established connection | has [`PacketSettings::closing_timeout`] after its last packet, and no lease |
-//! | latencies, for `peak_ewma` | from the first packet to the first answer | none |
-//! | an ICMP error about answers, such as "packet too big" | is translated for the server | goes to the server as it is |
+//! | | [`Nat`](crate::engine::ForwardingMethod::Nat) | [`DirectRouting`](crate::engine::ForwardingMethod::DirectRouting) | [`Tunnel`](crate::engine::ForwardingMethod::Tunnel) |
+//! |---|---|---|---|
+//! | a client's packets | get the server's address and port, as a router would pass them on | keep the virtual address, and go to the server's hardware address | keep the virtual address, and go in packets to the server's address |
+//! | answers | come by this machine, and get the virtual address | do not come here | do not come here |
+//! | the server | anywhere; its answers return by this machine, which is its default gateway or has a route of it | on a network of this machine; has the virtual address, which it does not announce | anywhere; has the virtual address, and unpacks what comes |
+//! | its address | of the service's family, with any port | of the service's family, with the service's port | of either family, with the service's port |
+//! | MTU | nothing to do | nothing to do | the outer headers take 20 octets of IPv4 or 40 of IPv6, and 12 with GUE: the server's route to its clients has to say so (`advmss`), or the network to the server has the room. A packet that is too long is lost |
+//! | what is known of the answers | their octets and their time, the server's FIN and its resets | what the client acknowledges: the connection is answered then, and ends with the client's FIN or reset; datagrams are never answered | the same |
+//! | a client that has closed its half | has the time of an established connection | has [`PacketSettings::closing_timeout`] after its last packet, and no lease | the same |
+//! | latencies, for `peak_ewma` | from the first packet to the first answer | none | none |
+//! | an ICMP error about answers, such as "packet too big" | is translated for the server | goes to the server as it is | the same |
 //!
-//! A backend that packets cannot reach gets no flows, and the log names it with the reason: one by direct routing with
-//! another port or behind a router, one by a tunnel, of another family than the service, or without a route. A claim
-//! whose sorry server is such a one is refused.
+//! A tunnel is IP in IP (RFC 2003, RFC 2473), of either family in either, or GUE without a checksum. The outer packet has
+//! the congestion bits of the inner one (RFC 6040), its own hop limit, and is not to be fragmented.
+//!
+//! A backend that packets cannot reach gets no flows, and the log names it with the reason: one by direct routing behind
+//! a router, one by direct routing or a tunnel with another port, one by GRE or with a checksum of the tunnel, one of
+//! another family than the service without a tunnel, or one without a route. A claim whose sorry server is such a one
+//! is refused.
 //!
 //! # Who decides a flow
 //! | | decided by |
@@ -94,14 +99,42 @@
 //! Fragments keep their identification. Two servers that answer one client at the same time may choose the same,
 //! as two clients behind one address may: the receiver drops what it has put together of both, by its checksum.
 //!
+//! # Floods
+//! A flow is *assured*, a word of netfilter's connection tracking, when its client is known to be there: the client has
+//! sent a segment with ACK, or a datagram, after the server's answer. A UDP flow that nobody answers is assured when it
+//! has packets for longer than a second and others need its place.
+//!
+//! A quarter of the room has places for flows that nobody is assured of. A flow takes one when it begins, and another
+//! one when it ends, and has it until as many others have begun or ended as there are places: then it is forgotten, if
+//! its client is still not known to be there, or it has ended. [`PacketStatistics::unassured_forgotten`] counts those
+//! that had not ended. So SYNs, datagrams and fragments from addresses that nobody has make no assured flow, and while
+//! assured flows take no more than three quarters of the room, none of them is forgotten for these. The time that a
+//! client has to answer is that in which the places are taken: with 65 536 of them and a million SYNs a second, 65 ms.
+//!
+//! The scheduler is asked for no more packets than have room in the queue to it; a table decides the rest at once, or
+//! the flow is refused where a server has a limit.
+//!
+//! What is not kept out:
+//! - Whoever sends with the address of another a SYN and, after the server's answer, a segment that the server drops
+//!   without a reset, such as one with a wrong checksum, has an assured flow. By direct routing and by tunnels, where
+//!   answers are not seen, a SYN and two segments with ACK are enough.
+//! - So are two datagrams with the server's answer between them, or two that nobody answers, more than a second apart,
+//!   while places are not taken faster than that.
+//!
+//! Such flows fill the rest of the room, and the table is full then.
+//!
+//! A connection of a keyed scheduler that is not known goes on by the scheduler's table, unless it is one of this
+//! machine's own sockets or a server has a limit: it was forgotten, or has begun at another director. A machine whose
+//! netfilter or IPVS carries connections of the same virtual address itself has to end these before.
+//!
 //! # When the table is full
-//! Flows of IPv4 and of IPv6 have a table each. New flows are served, and those that were quiet for longest are forgotten, as
-//! [`PacketStatistics::flows_forgotten`] counts. The next packet of a UDP flow that was forgotten begins a new
-//! flow. The client of a forgotten connection gets a reset from this machine's stack with its next packet; the
-//! server is not told. The kernel forgets each direction of a flow by itself: one that carries packets makes the
-//! other one again within some ten seconds, and a flow of which one direction is left, while more flows come than
-//! there is room for, is forgotten. The process keeps records, and leases, of no more flows than there is room
-//! for and an eighth.
+//! Flows of IPv4 and of IPv6 have a table each. New flows are served, and those that were quiet for longest are
+//! forgotten, as [`PacketStatistics::flows_forgotten`] counts. The next packet of a UDP flow that was forgotten begins a
+//! new flow. The client of a forgotten connection gets a reset from this machine's stack with its next packet,
+//! unless the scheduler is keyed; the server is not told. The kernel forgets each direction of a flow by itself: one that carries packets makes the
+//! other one again within some ten seconds, and at once when a client repeats what was not answered; a flow of which
+//! one direction is left, while more flows come than there is room for, is forgotten. The process keeps records, and
+//! leases, of no more flows than there is room for and an eighth.
 //!
 //! # What is not carried
 //! - Packets with options of IPv4 or a routing header of IPv6 are left to the stack, and counted. Extension

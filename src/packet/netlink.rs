@@ -12,7 +12,7 @@ use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -48,6 +48,8 @@ pub(super) enum RouteToServer {
         index: u32,
         /// Whether the next hop is a router, and not the address itself.
         is_by_router: bool,
+        /// The address of this machine that packets of its own have.
+        source: Option<IpAddr>,
     },
     /// The address is this machine's own.
     Local,
@@ -121,8 +123,14 @@ impl RouteSocket {
             let is_by_router = route.attributes.iter().any(|attribute| {
                 matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
             });
+            let mut sources = route.attributes.iter().filter_map(|attribute| match attribute {
+                RouteAttribute::PrefSource(RouteAddress::Inet(it)) => Some(IpAddr::V4(*it)),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(it)) => Some(IpAddr::V6(*it)),
+                _ => None,
+            });
             if let (RouteType::Unicast, Some(index)) = (route.header.kind, devices.next()) {
-                return Ok(RouteToServer::Device { index, is_by_router });
+                let source = sources.next();
+                return Ok(RouteToServer::Device { index, is_by_router, source });
             }
         }
         Err(io::ErrorKind::NetworkUnreachable.into())

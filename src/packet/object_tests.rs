@@ -109,9 +109,12 @@ fn constants_are_those_of_the_program() {
         ("SERVICE_HASHES_PORT", SERVICE_HASHES_PORT),
         ("METHOD_NAT", server_method::NAT.into()),
         ("METHOD_DIRECT", server_method::DIRECT.into()),
+        ("METHOD_IPIP", server_method::IPIP.into()),
+        ("METHOD_GUE", server_method::GUE.into()),
         ("EVENT_DECIDED", event_kind::DECIDED),
         ("EVENT_ANSWERED", event_kind::ANSWERED),
         ("EVENT_ENDED", event_kind::ENDED),
+        ("EVENT_FORGOTTEN", event_kind::FORGOTTEN),
         ("FLOW_TO_CLIENT", flow_state::TO_CLIENT),
         ("FLOW_ANSWERED", flow_state::ANSWERED),
         ("FLOW_CLIENT_FIN", flow_state::CLIENT_FIN),
@@ -119,6 +122,7 @@ fn constants_are_those_of_the_program() {
         ("FLOW_CLIENT_RESET", flow_state::CLIENT_RESET),
         ("FLOW_SERVER_RESET", flow_state::SERVER_RESET),
         ("FLOW_DIRECT", flow_state::DIRECT),
+        ("FLOW_ASSURED", flow_state::ASSURED),
     ] {
         let line = format!("{name} = {value}");
         let is_there = LAYOUT.split([',', '\n', '{', '}']).any(|part| part.trim() == line);

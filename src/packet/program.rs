@@ -26,6 +26,9 @@ static OBJECT: &AlignedObject<[u8]> = &AlignedObject(*include_bytes!("bpf/lvs.bp
 const PROGRAM: &str = "lvs";
 const LINK_PREFIX: &str = "link-";
 
+/// The part of the room for flows that those have of which nobody is assured.
+const UNASSURED_PART: u32 = 4;
+
 /// The type of a BPF file system (`uapi/linux/magic.h`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -58,16 +61,23 @@ impl PacketProgram {
         let folder = versions.join(format!("v{LAYOUT_VERSION}"));
         create_pin_folder(&folder)
             .map_err(|source| PacketError::PinFolder { path: folder.clone(), source })?;
+        // An odd number: the ends of the numbers of places that follow each other in one are never the same.
+        let places = [settings.flows, settings.ipv6_flows].map(|it| (it / UNASSURED_PART) | 1);
         let mut loader = EbpfLoader::new();
         // Two entries a flow.
         loader
             .default_map_pin_directory(&folder)
             .map_max_entries("flows_ipv4", settings.flows.saturating_mul(2))
-            .map_max_entries("flows_ipv6", settings.ipv6_flows.saturating_mul(2));
+            .map_max_entries("flows_ipv6", settings.ipv6_flows.saturating_mul(2))
+            .map_max_entries("places_ipv4", places[0])
+            .map_max_entries("places_ipv6", places[1]);
         let mut program = loader.load(&OBJECT.0).map_err(|error| load_error(&error))?;
         let classifier = classifier(&mut program)?;
         classifier.load().map_err(|error| load_error(&error))?;
-        let maps = PacketMaps::from_program(&mut program)?;
+        let mut maps = PacketMaps::from_program(&mut program)?;
+        if !maps.has_place_rings()? {
+            maps.set_place_rings(places)?;
+        }
         let mut loaded = Self { program, folder, devices: BTreeMap::new() };
         loaded.replace_earlier_program();
         loaded.remove_other_layouts(versions);

@@ -20,11 +20,12 @@ pub struct PacketSettings {
     /// The folder for what outlives the process, in a BPF file system. Two engines in one network namespace
     /// cannot share one. Default: `/sys/fs/bpf/lvs/net-N`, with the number of the network namespace.
     pub pin_folder: PathBuf,
-    /// The flows of IPv4 that their table has room for, each of 256 octets of the kernel's memory, taken at
-    /// the start. When it is full, the flow that was quiet for longest is forgotten. A table that an earlier
+    /// The flows of IPv4 that their table has room for, each of 262 octets of the kernel's memory, taken at
+    /// the start. A quarter of it is for flows that begin or have ended, of which the oldest is forgotten for the
+    /// newest. When the table is full, the flow that was quiet for longest is forgotten. A table that an earlier
     /// process left keeps its size. Default: 262 144.
     pub flows: u32,
-    /// The same for the flows of IPv6, which have a table of their own, and take 304 octets each. Default:
+    /// The same for the flows of IPv6, which have a table of their own, and take 316 octets each. Default:
     /// 131 072.
     pub ipv6_flows: u32,
     /// The devices at which packets of clients and servers come in. Default: none named, which stands for

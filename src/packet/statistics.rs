@@ -66,6 +66,10 @@ statistics! {
     rewrite_failed,
     /// ICMP errors that reached the other side of a flow.
     icmp_errors,
+    /// Flows that were forgotten for newer ones because their clients were not known to be there (see
+    /// [the module](super)). Many in a second are a flood, or many UDP
+    /// flows of one question each.
+    unassured_forgotten,
     /// Flows that the table has forgotten because it was full, as far as the process has noticed. The next
     /// packet of a UDP flow begins a new one; those of a connection are counted in
     /// [`without_flow`](Self::without_flow).

@@ -10,7 +10,7 @@ use super::service::ServiceConfig;
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::OneOrMany;
-use crate::engine::ForwardingMethod;
+use crate::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
 use crate::ipvs::kernel_scheduler;
 
 impl ServiceConfig {
@@ -186,9 +186,12 @@ fn refuse_for_packet(service: &ServiceConfig, problems: &mut ConfigProblems) {
         );
     }
     let mut refuse_server = |method, method_key, server: SocketAddr, address_key| {
-        if matches!(method, ForwardingMethod::Tunnel(_)) {
-            refuse(method_key, NO_TUNNEL);
-        } else if service.virtual_addresses().any(|it| it.is_ipv6() != server.is_ipv6()) {
+        let is_tunnel = matches!(method, ForwardingMethod::Tunnel(_));
+        if let Some(reason) = impossible_tunnel(method) {
+            refuse(method_key, reason);
+        } else if !is_tunnel
+            && service.virtual_addresses().any(|it| it.is_ipv6() != server.is_ipv6())
+        {
             refuse(address_key, OTHER_FAMILY);
         } else if let Some(reason) = service.unreachable_reasons(server, method).next() {
             refuse(address_key, reason);
@@ -208,7 +211,21 @@ fn refuse_for_packet(service: &ServiceConfig, problems: &mut ConfigProblems) {
     }
 }
 
-const NO_TUNNEL: &str = "it has no tunnels: `nat` and `dr` are possible";
+/// Returns why the engine `packet` has no tunnel of this kind.
+const fn impossible_tunnel(method: ForwardingMethod) -> Option<&'static str> {
+    match method {
+        ForwardingMethod::Tunnel(TunnelKind::Gre { .. }) => {
+            Some("it has no tunnels of kind `gre`: `ipip` and `gue` are possible")
+        }
+        ForwardingMethod::Tunnel(TunnelKind::Gue { checksum, .. })
+            if !matches!(checksum, TunnelChecksum::None) =>
+        {
+            Some("its tunnels have no `checksum`")
+        }
+        _ => None,
+    }
+}
+
 const OTHER_FAMILY: &str = "a packet keeps its address family, and this server has another one";
 
 /// Returns a function that records what an engine cannot do.

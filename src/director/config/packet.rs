@@ -28,10 +28,11 @@ builder PacketConfigBuilder;
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct PacketConfig {
     /// The number of flows of IPv4 that their table has room for, from 1 to 16777216; its memory is taken at the
-    /// start, 256 bytes for each. When it is full, the flow that was quiet for longest is forgotten. A table
+    /// start, 262 bytes for each. A quarter of it is for flows that begin or have ended, of which the oldest is
+    /// forgotten for the newest. When the table is full, the flow that was quiet for longest is forgotten. A table
     /// that an earlier process left keeps its size. Default: `262144`.
     flows: Option<u32>,
-    /// The same for flows of IPv6, which have a table of their own, of 304 bytes for each. Default: `131072`.
+    /// The same for flows of IPv6, which have a table of their own, of 316 bytes for each. Default: `131072`.
     ipv6_flows: Option<u32>,
     /// The names of the network interfaces at which packets of clients and servers come in. Default: all that
     /// are up and have Ethernet, those that appear later too.

@@ -74,6 +74,12 @@ fn what_the_engine_packet_can_do_is_accepted() {
         ("", "method = \"nat\""),
         ("", "address = \"10.0.1.1:80\"\nmethod = \"dr\""),
         ("", "address = \"10.0.1.1:0\"\nmethod = \"dr\""),
+        ("", "address = \"10.0.1.1:80\"\nmethod = \"tunnel\""),
+        ("", "address = \"[2001:db8::1]:80\"\nmethod = \"tunnel\""),
+        (
+            "sorry_server = \"10.0.1.9:80\"\nsorry_server_method = \"tunnel\"",
+            "address = \"10.0.1.1:80\"\nmethod = \"tunnel\"\ntunnel = { kind = \"gue\", port = 6080 }",
+        ),
         ("", "max_connections = 5\nweight = 7\ntier = 1"),
         ("", "address = \"10.0.1.1:0\""),
     ] {
@@ -94,13 +100,19 @@ fn what_the_engine_packet_cannot_do_is_refused_by_the_name_of_the_key() {
         ("freebind = true", "", "freebind"),
         ("sorry_server = \"[2001:db8::9]:80\"", "", "sorry_server"),
         ("sorry_server = \"10.0.1.9:81\"\nsorry_server_method = \"dr\"", "", "sorry_server"),
-        (
-            "sorry_server = \"10.0.1.9:80\"\nsorry_server_method = \"tunnel\"",
-            "",
-            "sorry_server_method",
-        ),
         ("", "method = \"dr\"", "server.10.0.1.1:8080.address"),
-        ("", "method = \"tunnel\"", "server.10.0.1.1:8080.method"),
+        ("", "method = \"tunnel\"", "server.10.0.1.1:8080.address"),
+        (
+            "",
+            "address = \"10.0.1.1:80\"\nmethod = \"tunnel\"\ntunnel = { kind = \"gre\" }",
+            "server.10.0.1.1:80.method",
+        ),
+        (
+            "",
+            "address = \"10.0.1.1:80\"\nmethod = \"tunnel\"\ntunnel = { kind = \"gue\", port = 6080, \
+             checksum = \"full\" }",
+            "server.10.0.1.1:80.method",
+        ),
         ("", "address = \"[2001:db8::1]:80\"", "server.[2001:db8::1]:80.address"),
         ("listen = \"[2001:db8::1]:80\"", "", "server.10.0.1.1:8080.address"),
         (&format!("health = {va}"), "", "health.virtual_address"),

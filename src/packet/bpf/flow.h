@@ -10,6 +10,8 @@
 // flows a second search.
 enum { PAIRED_SHIFT = 33 };
 enum { UPCALL_WINDOW_SHIFT = 24, UNREAD_EVENTS_WAKE = 256 * 1024 };
+// New flows that wait for the director; the queue of its device has room for 500.
+enum { MAX_WAITING_UPCALLS = 384 };
 
 // The frame of a packet that the director decides names the device that it came from in place of the source.
 struct upcall_source {
@@ -23,6 +25,13 @@ INLINE u32 is_over(u32 state)
 {
 	return (state & FLOW_FINS) == FLOW_FINS || (state & FLOW_RESETS) ||
 	       (state & (FLOW_DIRECT | FLOW_CLIENT_FIN)) == (FLOW_DIRECT | FLOW_CLIENT_FIN);
+}
+
+// Returns whether a direction is one of an answered flow, of whose client one is assured, and that nobody has begun
+// to end.
+INLINE u32 is_established(u32 state)
+{
+	return (state & ~FLOW_DIRECT) == (FLOW_ANSWERED | FLOW_ASSURED) || state == (FLOW_TO_CLIENT | FLOW_ANSWERED);
 }
 
 // Returns the device that packets leave by. The route to the server may have changed since the flow began.
@@ -66,18 +75,23 @@ static __attribute__((noinline)) long add_state_of_other(const struct tuple *tup
 	return __sync_fetch_and_or(&other->state, bits) & ~FLOW_TO_CLIENT;
 }
 
-// Adds bits to the state of both directions, and tells the director what has happened.
-static __attribute__((noinline)) int change_state(const struct tuple *tuple, const struct flow *flow, u32 bits)
+// Adds bits to the state of both directions, and tells the director what has happened. Returns whether a flow has
+// ended that does not have a place yet.
+GLOBAL int change_state(const struct tuple *tuple, const struct flow *flow, u32 bits)
 {
+	if (!tuple || !flow)
+		return 0;
+	// As a key, older kernels take it from the stack alone.
+	struct tuple own = *tuple;
 	struct event event = {};
 	struct tuple back;
 	u64 bytes_back = 0;
-	long before = add_state(tuple, bits);
+	long before = add_state(&own, bits);
 	if (before < 0)
 		return DONE;
 	u32 old = before;
-	reverse(tuple, flow, &back);
-	long other = old & FLOW_DIRECT ? 0 : add_state_of_other(tuple, &back, old, bits, &bytes_back);
+	reverse(&own, flow, &back);
+	long other = old & FLOW_DIRECT ? 0 : add_state_of_other(&own, &back, old, bits, &bytes_back);
 	// A late packet of a flow says nothing of the one that has taken its client's port, or its way back.
 	if (other < 0)
 		return DONE;
@@ -90,12 +104,12 @@ static __attribute__((noinline)) int change_state(const struct tuple *tuple, con
 	else
 		return DONE;
 	event.at = coarse_time_ns();
-	event.tuple = old & FLOW_TO_CLIENT ? back : *tuple;
+	event.tuple = old & FLOW_TO_CLIENT ? back : own;
 	event.bytes_to_server = old & FLOW_TO_CLIENT ? bytes_back : flow->bytes;
 	event.bytes_to_client = old & FLOW_TO_CLIENT ? flow->bytes : bytes_back;
 	event.server = flow->server;
 	USE(send_event(&event));
-	return DONE;
+	return event.kind == EVENT_ENDED && event.state & FLOW_ASSURED;
 }
 
 INLINE struct service *find_service(const struct tuple *tuple)
@@ -106,6 +120,43 @@ INLINE struct service *find_service(const struct tuple *tuple)
 		.protocol = tuple->protocol,
 	};
 	return map_lookup(&services, &key);
+}
+
+// The ends of a connection (`struct bpf_sock_tuple`).
+struct socket_ends_ipv4 {
+	u32 source, destination;
+	u16 ports[2];
+};
+struct socket_ends_ipv6 {
+	struct address source, destination;
+	u16 ports[2];
+};
+
+// Returns whether a connection is one of this machine's own.
+static __attribute__((noinline)) int has_socket(struct __sk_buff *skb, const struct tuple *tuple)
+{
+	struct bpf_sock *socket;
+	if (is_ipv4(&tuple->destination)) {
+		struct socket_ends_ipv4 ends = {
+			.source = tuple->source.words[3],
+			.destination = tuple->destination.words[3],
+			.ports = {tuple->source_port, tuple->destination_port},
+		};
+		socket = find_tcp_socket(skb, &ends, sizeof(ends), CURRENT_NAMESPACE, 0);
+	} else {
+		struct socket_ends_ipv6 ends = {
+			.source = tuple->source,
+			.destination = tuple->destination,
+			.ports = {tuple->source_port, tuple->destination_port},
+		};
+		socket = find_tcp_socket(skb, &ends, sizeof(ends), CURRENT_NAMESPACE, 0);
+	}
+	if (!socket)
+		return 0;
+	u32 state = socket->state;
+	release_socket(socket);
+	// A connection that begins, or has ended, has one that tells so.
+	return state != SOCKET_LISTENS;
 }
 
 // Remembers the ports of a packet that comes in fragments by its first one, or finds them for a later one. Returns
@@ -145,7 +196,25 @@ INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now
 		used->count = 0;
 	}
 	used->count += 1;
-	return used->count <= control->upcalls_per_window;
+	if (used->count > control->upcalls_per_window)
+		return 0;
+	// More than this would be lost in the queue of the device.
+	u64 *waiting = map_lookup(&waiting_upcalls, &first);
+	if (!waiting || *waiting >= MAX_WAITING_UPCALLS)
+		return 0;
+	__sync_fetch_and_add(waiting, 1);
+	return 1;
+}
+
+// Counts a packet that the director gives back, if it does.
+static __attribute__((noinline)) int count_given_back(u32 ifindex)
+{
+	u32 first = 0;
+	struct control *said = map_lookup(&control, &first);
+	u64 *waiting = map_lookup(&waiting_upcalls, &first);
+	if (said && waiting && ifindex == said->tap_ifindex && *waiting > 0)
+		__sync_fetch_and_add(waiting, -1);
+	return DONE;
 }
 
 // Returns whether the way back of a new flow is that of another flow that lives.
@@ -160,23 +229,13 @@ static __attribute__((noinline)) int is_way_back_taken(const struct tuple *back,
 	return other && is_other_direction(back, old->state, other) && !is_over(other->state);
 }
 
-// Makes both directions of a flow, or the one to the server by direct routing. Returns 0, or -1 if the way back is
-// that of another flow.
-static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 server, u32 ifindex)
+// Makes both directions of a flow, or the one to the server if that answers by itself. Returns 0 if there is room.
+static __attribute__((noinline)) int add_flow(const struct tuple *tuple, const struct tuple *back, u32 server, u32 ifindex)
 {
 	struct server *chosen = map_lookup(&servers, &server);
 	if (!chosen)
 		return -1;
-	struct tuple back = {
-		.source = chosen->address,
-		.destination = tuple->source,
-		.source_port = chosen->port,
-		.destination_port = tuple->source_port,
-		.protocol = tuple->protocol,
-	};
-	u32 is_direct = chosen->method == METHOD_DIRECT;
-	if (!is_direct && is_way_back_taken(&back, tuple))
-		return -1;
+	u32 is_direct = chosen->method != METHOD_NAT;
 	struct flow flow = {
 		.seen_at = coarse_time_ns(),
 		.state = FLOW_TO_CLIENT,
@@ -185,7 +244,7 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 		.port = tuple->destination_port,
 		.address = tuple->destination,
 	};
-	long is_full = is_direct ? 0 : store_flow(&back, &flow);
+	long is_full = is_direct ? 0 : store_flow(back, &flow);
 	flow.state = is_direct ? FLOW_DIRECT : 0;
 	flow.ifindex = chosen->ifindex;
 	flow.port = chosen->port;
@@ -199,19 +258,22 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, u32 ser
 
 // Makes the other direction of a flow again if a full table has forgotten it: without it the flow would stay half
 // of itself for as long as packets of this direction come.
-static __attribute__((noinline)) int keep_other_direction(const struct tuple *tuple, const struct flow *known,
+GLOBAL int keep_other_direction(const struct tuple *tuple, const struct flow *known,
 							  u32 ifindex)
 {
-	struct tuple other;
+	if (!tuple || !known)
+		return 0;
+	struct tuple own = *tuple, other;
 	if (known->state & FLOW_DIRECT)
 		return DONE;
-	reverse(tuple, known, &other);
+	reverse(&own, known, &other);
+	struct flow *now = find_flow(&own);
 	// To look for it counts as a use of it.
-	if (find_flow(&other))
+	if (!now || find_flow(&other))
 		return DONE;
 	struct flow flow = {
 		.seen_at = coarse_time_ns(),
-		.state = known->state ^ FLOW_TO_CLIENT,
+		.state = (now->state ^ FLOW_TO_CLIENT) & ~FLOW_ASSURED,
 		.ifindex = ifindex,
 		.server = known->server,
 	};
@@ -220,12 +282,12 @@ static __attribute__((noinline)) int keep_other_direction(const struct tuple *tu
 		if (!chosen)
 			return DONE;
 		flow.ifindex = chosen->ifindex;
-		flow.port = tuple->source_port;
-		flow.address = tuple->source;
+		flow.port = own.source_port;
+		flow.address = own.source;
 		KEEP_BRANCH;
 	} else {
-		flow.port = tuple->destination_port;
-		flow.address = tuple->destination;
+		flow.port = own.destination_port;
+		flow.address = own.destination;
 	}
 	USE(store_flow(&other, &flow));
 	return DONE;
@@ -242,9 +304,12 @@ static __attribute__((noinline)) int tell_decided(const struct tuple *tuple, u32
 }
 
 // Decides a flow by the table of its service. Returns 0 if there is a server for it.
-static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, u32 ifindex)
+GLOBAL int decide_by_table(const struct tuple *tuple, u32 ifindex)
 {
-	struct service *service = find_service(tuple);
+	if (!tuple)
+		return -1;
+	struct tuple own = *tuple;
+	struct service *service = find_service(&own);
 	if (!service)
 		return -1;
 	u32 id = service->id;
@@ -252,7 +317,7 @@ static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, 
 	if (!table || service->slots == 0)
 		return -1;
 	struct search search;
-	begin_search(&search, service, tuple);
+	begin_search(&search, service, &own);
 	for (u32 n = 0; n < MAX_TRIES; n++) {
 		u32 slot = n == 0 ? search.slot : next_slot(&search, service, n);
 		u32 *index = map_lookup(table, &slot);
@@ -265,13 +330,26 @@ static __attribute__((noinline)) int decide_by_table(const struct tuple *tuple, 
 		struct server *server = map_lookup(&servers, &chosen);
 		if (!server || !server->is_available || !server->ifindex || server->service != id)
 			continue;
-		if (add_flow(tuple, chosen, ifindex))
+		struct tuple back = {
+			.source = server->address,
+			.destination = own.source,
+			.source_port = server->port,
+			.destination_port = own.source_port,
+			.protocol = own.protocol,
+		};
+		if (server->method == METHOD_NAT && is_way_back_taken(&back, &own))
+			continue;
+		// A connection that has ended, with the same port of the client.
+		struct flow *ended = find_flow(&own);
+		if (ended && !(ended->state & FLOW_TO_CLIENT))
+			USE(remove_other_direction(&own, ended));
+		if (add_flow(&own, &back, chosen, ifindex))
 			continue;
 		struct server_counters *counters = map_lookup(&server_counts, &chosen);
 		if (counters)
 			counters->connections += 1;
 		count(service->flags & SERVICE_IS_KEYED ? COUNT_KEYED_DECISIONS : COUNT_TABLE_DECISIONS);
-		USE(tell_decided(tuple, chosen, id, ifindex));
+		USE(tell_decided(&own, chosen, id, ifindex));
 		return 0;
 	}
 	return -1;

@@ -85,4 +85,30 @@ INLINE long store_flow(const struct tuple *tuple, const struct flow *flow)
 	return map_update(&flows_ipv4, &key, flow, UPDATE_ANY);
 }
 
+// Removes a direction of a flow.
+INLINE void remove_flow(const struct tuple *tuple)
+{
+	if (!is_ipv4(&tuple->destination)) {
+		map_delete(&flows_ipv6, tuple);
+	} else {
+		struct tuple_ipv4 key;
+		set_tuple_ipv4(&key, tuple);
+		map_delete(&flows_ipv4, &key);
+	}
+}
+
+// Removes the direction to the client of a flow, of which the other one is given.
+static __attribute__((noinline)) int remove_other_direction(const struct tuple *tuple, const struct flow *flow)
+{
+	struct tuple back;
+	if (flow->state & FLOW_DIRECT)
+		return DONE;
+	reverse(tuple, flow, &back);
+	struct flow *other = find_flow(&back);
+	// Another flow may have taken its place.
+	if (other && is_other_direction(tuple, flow->state, other))
+		remove_flow(&back);
+	return DONE;
+}
+
 #endif

@@ -61,11 +61,11 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 	return find_flow(back);
 }
 
-// Gives an ICMP error, and the packet that it quotes, the addresses of the other side. One about a flow by direct
-// routing keeps its own, and `server` becomes where it goes. Returns the device that it leaves by, or 0 if it is not
+// Gives an ICMP error, and the packet that it quotes, the addresses of the other side. One about a flow whose server
+// answers by itself keeps its own, and `server` becomes where it goes. Returns the device that it leaves by, or 0 if it is not
 // about a flow, or -1 if it cannot be changed.
 static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, const struct packet *packet,
-						     struct address *server)
+						     u32 *server)
 {
 	struct tuple quoted = {}, other = {};
 	u16 checksum = 0;
@@ -78,7 +78,7 @@ static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, cons
 	int ifindex = outgoing_device(flow);
 	const struct address *source = &packet->tuple.source;
 	if (flow->state & FLOW_DIRECT) {
-		*server = flow->address;
+		*server = flow->server;
 		return write_addresses(skb, packet, source, &packet->tuple.destination) ? -1 : ifindex;
 	}
 	// The error is the other end's own, and not a router's on the way.

@@ -12,6 +12,9 @@ typedef int s32;
 
 #define SECTION(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+// The verifier goes through such a function once, whoever calls it, and takes its pointers for what may be null. It has
+// no packet's context: kernels without a description of their own types do not know it there.
+#define GLOBAL __attribute__((noinline))
 // Ends one of two branches that do the same to different places. Without it the compiler makes one of them, with an
 // address that it chooses by arithmetic, which the verifier lets no process without CAP_PERFMON do.
 #define KEEP_BRANCH asm volatile("")
@@ -32,6 +35,15 @@ struct __sk_buff {
 	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority;
 	u32 ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid, data, data_end;
 };
+
+// The first fields of a socket (uapi/linux/bpf.h).
+struct bpf_sock {
+	u32 bound_dev_if, family, type, protocol, mark, priority;
+	u32 src_ip4, src_ip6[4], src_port;
+	u16 dst_port, zero_padding;
+	u32 dst_ip4, dst_ip6[4], state;
+};
+enum { SOCKET_LISTENS = 10, CURRENT_NAMESPACE = -1 };
 
 // The verdicts of a classifier; the first lets the next program, or the stack, have the packet.
 enum { VERDICT_NEXT = -1, VERDICT_DROP = 2 };
@@ -63,16 +75,22 @@ enum {
 
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*const map_delete)(void *map, const void *key) = (void *)3;
 static long (*const store_bytes)(struct __sk_buff *, u32 offset, const void *from, u32 len, u64 flags) = (void *)9;
 static long (*const replace_l4_checksum)(struct __sk_buff *, u32 offset, u64 from, u64 to, u64 flags) = (void *)11;
 static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*const load_bytes)(const struct __sk_buff *, u32 offset, void *to, u32 len) = (void *)26;
 static long (*const pull_data)(struct __sk_buff *, u32 len) = (void *)39;
 static long (*const ring_buffer_output)(void *map, const void *data, u64 len, u64 flags) = (void *)130;
+// The socket of a connection in any state, or one that listens; it has to be released.
+static struct bpf_sock *(*const find_tcp_socket)(struct __sk_buff *, const void *tuple, u32 len, u64 netns,
+						 u64 flags) = (void *)99;
+static long (*const release_socket)(struct bpf_sock *) = (void *)86;
 static u64 (*const ring_buffer_query)(void *map, u64 what) = (void *)134;
 // To the other end of a pair of devices, in its network namespace, past the queues of both.
 static long (*const redirect_to_peer)(u32 ifindex, u64 flags) = (void *)155;
 static long (*const redirect_to_neighbour)(u32 ifindex, void *params, int len, u64 flags) = (void *)152;
+static long (*const adjust_room)(struct __sk_buff *, s32 len, u32 where, u64 what_for) = (void *)50;
 static u64 (*const coarse_time_ns)(void) = (void *)160;
 // A negative answer is an error: there is no such device.
 static long (*const check_mtu)(struct __sk_buff *, u32 ifindex, u32 *mtu, s32 len_change, u64 flags) = (void *)163;

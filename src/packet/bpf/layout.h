@@ -41,12 +41,13 @@ struct flow {
 	// What replaces an end of the tuple: the server's in place of the virtual one, or the other way round in the
 	// direction to the client. Of a flow by direct routing it replaces nothing: it says where packets go.
 	u16 port;
-	u16 pad;
+	// Of the direction to the server: the end of the number of its place, when the flow began.
+	u16 place;
 	struct address address;
 };
 
-// Bits of `state`. Both directions of a flow have the same, but for the first. A flow by direct routing has one
-// direction, to the server, whose answers do not come here.
+// Bits of `state`. Both directions of a flow have the same, but for the first. A flow by direct routing or a tunnel
+// has one direction, to the server, whose answers do not come here.
 enum flow_state {
 	// The direction from the server to the client.
 	FLOW_TO_CLIENT = 1,
@@ -55,7 +56,11 @@ enum flow_state {
 	FLOW_SERVER_FIN = 8,
 	FLOW_CLIENT_RESET = 16,
 	FLOW_SERVER_RESET = 32,
+	// The server answers the client by itself.
 	FLOW_DIRECT = 64,
+	// The client is there: it has sent a packet after the server's answer. The flow is forgotten for no other one.
+	// In the direction to the server alone.
+	FLOW_ASSURED = 128,
 };
 enum {
 	FLOW_FINS = FLOW_CLIENT_FIN | FLOW_SERVER_FIN,
@@ -113,6 +118,10 @@ struct server {
 	// The device of the route to it.
 	u32 ifindex;
 	u32 service;
+	// Of a tunnel: the address that packets have as their source, and the port of UDP that they go to.
+	struct address source;
+	u16 tunnel_port;
+	u16 pad;
 };
 
 enum server_method {
@@ -120,6 +129,9 @@ enum server_method {
 	METHOD_NAT = 0,
 	// Packets are given to the server as they are.
 	METHOD_DIRECT = 1,
+	// As they are, in other packets, which have the server's address.
+	METHOD_IPIP = 2,
+	METHOD_GUE = 3,
 };
 
 struct server_counters {
@@ -142,10 +154,28 @@ struct control {
 	u32 upcalls_per_window;
 };
 
-// What a processor has asked for.
+// What a processor has asked for in a window.
 struct upcall_window {
 	u64 window;
 	u64 count;
+};
+
+// The places of flows of a family that nobody is assured of. The oldest one is given to the next flow.
+struct place_ring {
+	u64 next;
+	u64 places;
+};
+
+// The place of such a flow, by the tuple of the client's packets.
+struct place_ipv4 {
+	// In nanoseconds of the monotonic clock; 0 for nobody's.
+	u64 since;
+	struct tuple_ipv4 tuple;
+};
+
+struct place_ipv6 {
+	u64 since;
+	struct tuple tuple;
 };
 
 // What the program counts, in the order of `src/packet/statistics.rs`. The director counts the last, the flows
@@ -165,6 +195,7 @@ enum counter {
 	COUNT_HOP_LIMIT,
 	COUNT_REWRITE_FAILED,
 	COUNT_ICMP_ERRORS,
+	COUNT_UNASSURED_FORGOTTEN,
 	COUNT_FLOWS_FORGOTTEN,
 	COUNTERS,
 };
@@ -176,6 +207,8 @@ enum event_kind {
 	EVENT_ANSWERED = 2,
 	// The flow has ended, by the FIN of both or an RST; by direct routing, by the client's FIN or RST.
 	EVENT_ENDED = 3,
+	// The flow had not ended, nobody was assured of it, and others needed its place.
+	EVENT_FORGOTTEN = 4,
 };
 
 // What has happened to a flow.
@@ -216,6 +249,31 @@ struct {
 	MAP_TYPE(value, struct flow);
 	PINNED;
 } flows_ipv6 SECTION(".maps");
+
+// By family: IPv4 first.
+struct {
+	MAP_NUMBER(type, MAP_ARRAY);
+	MAP_NUMBER(max_entries, 2);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct place_ring);
+	PINNED;
+} place_rings SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_ARRAY);
+	MAP_NUMBER(max_entries, 65536);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct place_ipv4);
+	PINNED;
+} places_ipv4 SECTION(".maps");
+
+struct {
+	MAP_NUMBER(type, MAP_ARRAY);
+	MAP_NUMBER(max_entries, 32768);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct place_ipv6);
+	PINNED;
+} places_ipv6 SECTION(".maps");
 
 // The ports of packets that come in fragments. The key is the tuple of a packet, with what its fragments have in
 // common in place of the ports. Of more at a time than this the oldest are forgotten.
@@ -298,6 +356,16 @@ struct {
 	MAP_TYPE(key, u32);
 	MAP_TYPE(value, struct upcall_window);
 } upcall_windows SECTION(".maps");
+
+// What all processors have asked for, and has not come back. The director sets it to 0 when nothing waits: some
+// packets do not come back.
+struct {
+	MAP_NUMBER(type, MAP_ARRAY);
+	MAP_NUMBER(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, u64);
+	PINNED;
+} waiting_upcalls SECTION(".maps");
 
 struct {
 	MAP_NUMBER(type, MAP_RING_BUFFER);

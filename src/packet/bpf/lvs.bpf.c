@@ -1,9 +1,11 @@
 // The program of the packet engine, at the ingress of a device: it carries TCP and UDP flows by network address
-// translation and direct routing. The director decides the first packet, or a table when it does not.
+// translation, direct routing and tunnels. The director decides the first packet, or a table when it does not.
 //
 // Built by `src/packet/bpf/build`; the object is in the repository, so that nobody needs a compiler.
 
 #include "icmp.h"
+#include "tunnel.h"
+#include "unassured.h"
 
 // Counts what is for a virtual address and is not carried.
 static __attribute__((noinline)) int count_not_carried(const struct tuple *tuple, u32 counter)
@@ -18,7 +20,7 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 {
 	if (packet->hop_limit <= 1)
 		return VERDICT_NEXT;
-	struct address server = {};
+	u32 server = NO_SERVER;
 	int ifindex = translate_error(skb, packet, &server);
 	if (ifindex == 0)
 		return VERDICT_NEXT;
@@ -27,7 +29,16 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 		return VERDICT_DROP;
 	}
 	count(COUNT_ICMP_ERRORS);
-	return is_unspecified(&server) ? send(skb, ifindex) : send_direct(skb, ifindex, &server);
+	return server == NO_SERVER ? send(skb, ifindex) : send_to_server(skb, packet, ifindex, server);
+}
+
+// Returns whether a connection that is not known goes on by the table: the one that has decided it is the scheduler's
+// own, so that it names the same server, wherever and whenever the connection has begun.
+INLINE u32 may_go_on(struct __sk_buff *skb, const struct packet *packet, const struct service *service)
+{
+	return (service->flags & (SERVICE_IS_KEYED | SERVICE_SHEDS)) == SERVICE_IS_KEYED &&
+	       (packet->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK &&
+	       !has_socket(skb, &packet->tuple);
 }
 
 enum { ASK_TABLE = 0 };
@@ -41,7 +52,8 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 	struct service *service = find_service(tuple);
 	if (!service)
 		return VERDICT_NEXT;
-	if (tuple->protocol == PROTOCOL_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN) {
+	if (tuple->protocol == PROTOCOL_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN &&
+	    (is_table_asked || !may_go_on(skb, packet, service))) {
 		// It may be of a socket of this machine; if it is not, the stack answers with a reset.
 		count(COUNT_WITHOUT_FLOW);
 		return VERDICT_NEXT;
@@ -55,6 +67,7 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		return VERDICT_NEXT;
 	// What the director gives back without a flow is what it refuses.
 	if (skb->ifindex == said->tap_ifindex) {
+		USE(count_given_back(skb->ifindex));
 		count(COUNT_REFUSED_WITHOUT_SERVER);
 		return VERDICT_NEXT;
 	}
@@ -75,6 +88,46 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		return VERDICT_NEXT;
 	}
 	return ASK_TABLE;
+}
+
+// Returns whether a packet shows that its client is there. One who sends with the address of another does not get the
+// answer, and has nothing to acknowledge.
+INLINE u32 assures(const struct packet *packet, u32 state)
+{
+	return (state & (FLOW_TO_CLIENT | FLOW_ANSWERED | FLOW_ASSURED)) == FLOW_ANSWERED &&
+	       (packet->tuple.protocol != PROTOCOL_TCP ||
+		(packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK);
+}
+
+// Learns from a packet what becomes of its flow, and keeps the state of its directions. Returns whether a client
+// repeats itself, who may have no answer because the way back was forgotten.
+INLINE u32 follow_state(struct __sk_buff *skb, const struct packet *packet, const struct flow *known,
+			u32 begins)
+{
+	const struct tuple *tuple = &packet->tuple;
+	u32 to_client = known->state & FLOW_TO_CLIENT;
+	u32 bits = 0;
+	if (packet->tcp_flags & TCP_FIN)
+		bits |= to_client ? FLOW_SERVER_FIN : FLOW_CLIENT_FIN;
+	if (packet->tcp_flags & TCP_RST)
+		bits |= to_client ? FLOW_SERVER_RESET : FLOW_CLIENT_RESET;
+	else if (to_client)
+		bits |= FLOW_ANSWERED;
+	else if (known->state & FLOW_DIRECT && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
+		// The client has what it acknowledges from the server.
+		bits |= FLOW_ANSWERED;
+	if (assures(packet, known->state))
+		USE(assure(tuple));
+	u32 needs_place = begins;
+	if ((known->state & bits) != bits)
+		needs_place |= change_state(tuple, known, bits);
+	if (needs_place)
+		USE(take_place(tuple, known));
+	u32 heard = FLOW_TO_CLIENT | FLOW_ANSWERED | FLOW_ASSURED | FLOW_DIRECT;
+	u32 repeats = !begins && !(known->state & heard);
+	if (begins || repeats)
+		USE(count_given_back(skb->ifindex));
+	return repeats;
 }
 
 INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
@@ -105,21 +158,11 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 	struct flow known = *flow;
 	flow->seen_at = now;
 	u32 to_client = known.state & FLOW_TO_CLIENT;
-	u32 bits = 0;
-	if (packet->tcp_flags & TCP_FIN)
-		bits |= to_client ? FLOW_SERVER_FIN : FLOW_CLIENT_FIN;
-	if (packet->tcp_flags & TCP_RST)
-		bits |= to_client ? FLOW_SERVER_RESET : FLOW_CLIENT_RESET;
-	else if (to_client)
-		bits |= FLOW_ANSWERED;
-	else if (known.state & FLOW_DIRECT && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
-		// The client has what it acknowledges from the server.
-		bits |= FLOW_ANSWERED;
-	if ((known.state & bits) != bits) {
-		USE(change_state(tuple, &known, bits));
-		known.state |= bits;
-	}
-	if (known.seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT)
+	u32 repeats = 0;
+	// Most packets say nothing new.
+	if (packet->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST) || !is_established(known.state))
+		repeats = follow_state(skb, packet, &known, known.bytes == len && !to_client);
+	if (repeats || known.seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT)
 		USE(keep_other_direction(tuple, &known, skb->ifindex));
 	u32 server = known.server, ifindex = outgoing_device(&known);
 	struct server_counters *counters = map_lookup(&server_counts, &server);
@@ -137,7 +180,7 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
 	}
-	return known.state & FLOW_DIRECT ? send_direct(skb, ifindex, &known.address) : send(skb, ifindex);
+	return known.state & FLOW_DIRECT ? send_to_server(skb, packet, ifindex, server) : send(skb, ifindex);
 }
 
 SECTION("classifier")

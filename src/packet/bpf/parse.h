@@ -5,7 +5,7 @@
 
 #include "layout.h"
 
-enum { ETHERNET_LEN = 14, IPV4_LEN = 20, IPV6_LEN = 40, TCP_LEN = 20, UDP_LEN = 8 };
+enum { ETHERNET_TYPE = 12, ETHERNET_LEN = 14, IPV4_LEN = 20, IPV6_LEN = 40, TCP_LEN = 20, UDP_LEN = 8 };
 // Where the header after that of IP is, if there are no options.
 enum { IPV4_TRANSPORT = ETHERNET_LEN + IPV4_LEN, IPV6_TRANSPORT = ETHERNET_LEN + IPV6_LEN };
 enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86dd };
@@ -93,11 +93,6 @@ INLINE void set_ipv4(struct address *address, u32 ipv4)
 INLINE int is_ipv4(const struct address *address)
 {
 	return ((address->words[2] ^ __builtin_bswap32(0xffff)) | address->words[1] | address->words[0]) == 0;
-}
-
-INLINE int is_unspecified(const struct address *address)
-{
-	return (address->words[3] | address->words[2] | address->words[1] | address->words[0]) == 0;
 }
 
 // With one branch: the verifier goes every way that there is.
@@ -262,7 +257,8 @@ INLINE int find_ip(struct __sk_buff *skb, u32 len, void **ip)
 	return 1;
 }
 
-INLINE enum packet_kind parse(struct __sk_buff *skb, struct packet *packet)
+// In a function of its own for the stack's sake.
+static __attribute__((noinline)) enum packet_kind parse(struct __sk_buff *skb, struct packet *packet)
 {
 	u16 type = skb->protocol;
 	void *ip;

@@ -112,6 +112,16 @@ impl FlowEnding {
         Self { end, outcome, at: event.at, bytes }
     }
 
+    /// Returns how a flow ended that was forgotten for others.
+    pub(super) const fn of_forgotten(event: &RawEvent) -> Self {
+        let is_answered = event.state & flow_state::ANSWERED != 0;
+        let outcome = if is_answered { Outcome::Ok } else { Outcome::Cancelled };
+        let is_direct = event.state & flow_state::DIRECT != 0;
+        let to_client = if is_direct { None } else { Some(event.bytes_to_client) };
+        let bytes = [Some(event.bytes_to_server), to_client];
+        Self { end: EngineFlowEnd::Forgotten, outcome, at: event.at, bytes }
+    }
+
     /// Returns how a flow ended of which no packet was seen for too long.
     pub(super) const fn by_timeout(
         there: &FlowDirection,

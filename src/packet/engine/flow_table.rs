@@ -235,6 +235,35 @@ impl PacketFlowTable {
         self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes: [None; 2] });
     }
 
+    /// Ends the record of a flow that the program has forgotten for others, because nobody was assured of it.
+    pub(super) fn forgotten(&mut self, event: &RawEvent, servers: &mut ServerSlots) {
+        // The client may have begun another one since.
+        let record = self.records.get(&event.tuple);
+        if record.is_none_or(|it| it.server != event.server || it.begun_at > event.at) {
+            return;
+        }
+        self.remove(&event.tuple, servers, FlowEnding::of_forgotten(event));
+    }
+
+    /// Ends the records of flows that the kernel does not have, of which events may have been lost.
+    pub(super) fn drop_forgotten(
+        &mut self,
+        now: u64,
+        maps: &PacketMaps,
+        servers: &mut ServerSlots,
+    ) -> Result<(), PacketError> {
+        let tuples = self.records.keys().copied().collect::<Vec<_>>();
+        for tuple in tuples {
+            if maps.flow(&tuple)?.is_none() {
+                // The program has counted most of them.
+                let counted = self.forgotten;
+                self.forget(&tuple, now, servers);
+                self.forgotten = counted;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the number of flows that the kernel has forgotten since the last call.
     pub(super) const fn read_forgotten(&mut self) -> u64 {
         std::mem::replace(&mut self.forgotten, 0)

@@ -31,8 +31,8 @@ use crate::sync::{Mutex, lock};
 /// was.
 ///
 /// # Costs
-/// A new flow takes some ten microseconds of the thread, and nothing for each packet after it. 256 octets of
-/// the kernel's memory for each flow of [`PacketSettings::flows`] and 304 for each of
+/// A new flow takes some ten microseconds of the thread, and nothing for each packet after it. 262 octets of
+/// the kernel's memory for each flow of [`PacketSettings::flows`] and 316 for each of
 /// [`PacketSettings::ipv6_flows`], whether it is there or not, and 230 octets of this process for each that is
 /// there.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{MAX_PEERS, RawPeer};
+use crate::packet::layout::{MAX_PEERS, RawAddress, RawPeer, server_method};
 use crate::packet::netlink::{NetworkDevice, NetworkNeighbour, RouteToServer};
 
 impl PacketWorker {
@@ -58,29 +58,42 @@ impl PacketWorker {
             let netlink = &mut self.netlink;
             let route = *known.entry(address).or_insert_with(|| netlink.route(address).ok());
             let Some(slot) = self.servers.get_mut(index) else { continue };
-            let device = device_of(route, slot.raw.is_direct());
-            let was_reported = std::mem::replace(&mut slot.is_reported, device.is_err());
-            if let Err(reason) = device
+            let way = way_to(route, slot.raw.method);
+            let was_reported = std::mem::replace(&mut slot.is_reported, way.is_err());
+            if let Err(reason) = way
                 && !was_reported
             {
                 tracing::warn!("engine packet: server {address} gets no flows: {reason}");
             }
-            let ifindex = device.unwrap_or_default();
-            self.servers.update(&mut self.maps, index, |raw| raw.ifindex = ifindex)?;
+            let (ifindex, source) = way.unwrap_or_default();
+            self.servers.update(&mut self.maps, index, |raw| {
+                raw.ifindex = ifindex;
+                raw.source = source;
+            })?;
         }
         Ok(())
     }
 }
 
-/// Returns the device of the route to a server, or why packets do not reach it.
-const fn device_of(route: Option<RouteToServer>, is_direct: bool) -> Result<u32, &'static str> {
-    match route {
-        Some(RouteToServer::Device { is_by_router: true, .. }) if is_direct => {
+/// Returns the device of the route to a server, and the source of packets by a tunnel, or why packets do not reach it.
+fn way_to(route: Option<RouteToServer>, method: u8) -> Result<(u32, RawAddress), &'static str> {
+    match (route, method) {
+        (Some(RouteToServer::Device { is_by_router: true, .. }), server_method::DIRECT) => {
             Err("its method is dr, and it is not on a network of this machine")
         }
-        Some(RouteToServer::Device { index, .. }) => Ok(index),
-        Some(RouteToServer::Local) => Err("it is this machine, to which no packets are carried"),
-        None => Err("there is no route to it"),
+        (
+            Some(RouteToServer::Device { source: None, .. }),
+            server_method::IPIP | server_method::GUE,
+        ) => Err("its method is tunnel, and the route to it has no source address"),
+        (
+            Some(RouteToServer::Device { index, source: Some(source), .. }),
+            server_method::IPIP | server_method::GUE,
+        ) => Ok((index, source.into())),
+        (Some(RouteToServer::Device { index, .. }), _) => Ok((index, RawAddress::default())),
+        (Some(RouteToServer::Local), _) => {
+            Err("it is this machine, to which no packets are carried")
+        }
+        (None, _) => Err("there is no route to it"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::flow::PacketFlow;
+use super::kernel_flow::KernelFlow;
 use super::tap::HEADER_LEN;
 use super::virtual_service::ChosenServer;
 use super::worker::PacketWorker;
@@ -13,24 +14,23 @@ use crate::packet::layout::{RawServiceKey, RawTuple, flow_state};
 use crate::packet::maps::PacketMaps;
 use crate::scheduler::Flow;
 
-/// The packets that are decided before other work goes on.
-const MAX_BATCH: usize = 256;
 /// The servers that are tried for a flow whose way back would be that of another flow.
 const MAX_TRIES: usize = 4;
 /// The servers that are passed over for a flow because packets do not reach them.
 const MAX_PASSED_OVER: usize = 256;
 
 impl PacketWorker {
-    /// Decides the packets that wait. Returns whether more may wait.
+    /// Decides the packets that wait, up to a number of them.
     pub(super) fn decide_waiting(
         &mut self,
         buffer: &mut [u8],
         now: Instant,
-    ) -> Result<bool, PacketError> {
-        for _ in 0..MAX_BATCH {
+        max: usize,
+    ) -> Result<(), PacketError> {
+        for _ in 0..max {
             let received =
                 self.tap.receive(buffer).map_err(|source| PacketError::Tap { source })?;
-            let Some(frame) = received else { return Ok(false) };
+            let Some(frame) = received else { return Ok(()) };
             let Some(packet) = frame.get_mut(HEADER_LEN..) else { continue };
             if let Some(upcall) = UpcallFrame::parse(packet) {
                 // A later fragment follows the first, which was decided before it.
@@ -50,7 +50,7 @@ impl PacketWorker {
                 }
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Makes the flow of a packet, or leaves it without one: the program refuses the packet then.
@@ -61,7 +61,8 @@ impl PacketWorker {
         ifindex: u32,
         now: Instant,
     ) -> Result<(), PacketError> {
-        if let Some(present) = self.maps.flow(&tuple)? {
+        let mut present = self.maps.flow(&tuple)?;
+        if let Some(present) = present {
             let has_begun_to_end = flow_state::FINS | flow_state::RESETS;
             // Decided by a packet before this one: here, or by a table while this thread was late.
             if present.state & has_begun_to_end == 0 {
@@ -96,6 +97,10 @@ impl PacketWorker {
             let begun_at = self.clock.now();
             let (there, back) =
                 FlowDirection::of_new_flow(tuple, (server, &slot.raw), ifindex, begun_at);
+            // A connection that has ended, with the same port of the client.
+            if let Some(ended) = present.take().filter(|ended| !ended.is_to_client()) {
+                KernelFlow::with_back(ended, &self.maps)?.remove(&mut self.maps)?;
+            }
             let has_device = slot.raw.ifindex != 0;
             let is_reachable = has_device
                 && match back {

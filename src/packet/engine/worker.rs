@@ -28,6 +28,11 @@ use crate::sync::{Mutex, lock};
 
 /// The events that are read before other work goes on.
 const MAX_EVENTS: usize = 4096;
+/// The packets that are decided before other work goes on.
+const MAX_BATCH: usize = 256;
+/// When packets come after each other in less than this, more than one is looked for at a time. Else to look for a
+/// second one costs each new flow as much as to look for it later costs the next.
+const BURST_INTERVAL: Duration = Duration::from_micros(100);
 /// The shortest and the longest time between two signs of life.
 const MIN_ALIVE_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_ALIVE_INTERVAL: Duration = Duration::from_millis(200);
@@ -85,6 +90,8 @@ pub(super) struct PacketWorker {
     pub(super) unowned: BTreeMap<RawServiceKey, UnownedService>,
     /// The events that were lost before all flows were looked at last.
     pub(super) lost_events: u64,
+    /// All flows are not looked at before this time.
+    pub(super) next_recovery: Instant,
     pub(super) succession: Succession,
     /// The error that was logged last.
     said: String,
@@ -124,6 +131,7 @@ impl PacketWorker {
             refusals: Refusals::default(),
             unowned,
             lost_events,
+            next_recovery: now(),
             succession: Succession::default(),
             said: String::new(),
             published: Arc::default(),
@@ -148,13 +156,14 @@ impl PacketWorker {
         // Packets, events and flows that are left for the next round, so that none of them waits long.
         let mut has_more = false;
         let mut has_due = false;
+        let mut last_decided = started_at;
         loop {
             let wait = if has_more || has_due {
                 Duration::ZERO
             } else {
                 next_alive - now().min(next_alive)
             };
-            self.wait(wait);
+            let has_packet = self.wait(wait);
             // A change of a scheduler wakes nobody.
             if self.commands.waker().take_change() || now() >= next_alive {
                 self.follow_sets(&waker);
@@ -171,14 +180,22 @@ impl PacketWorker {
             }
             let now = now();
             has_more = self.has_events() && self.read_events(now);
-            let decided = self.decide_waiting(&mut buffer, now);
-            has_more |= self.check(decided).unwrap_or_default();
+            if has_packet {
+                let max = if now - last_decided < BURST_INTERVAL { MAX_BATCH } else { 1 };
+                let decided = self.decide_waiting(&mut buffer, now, max);
+                self.check(decided);
+                last_decided = now;
+            }
             if has_due || now >= next_alive {
                 has_due = self.check_flows();
             }
             self.report_ends();
             if now >= next_alive {
                 self.tell_alive();
+                if !has_packet {
+                    let result = self.maps.clear_waiting_upcalls();
+                    self.check(result);
+                }
                 next_alive = now + alive_interval;
                 self.end_drained(now);
             }
@@ -189,7 +206,8 @@ impl PacketWorker {
         }
     }
 
-    fn wait(&self, wait: Duration) {
+    /// Waits for something to do. Returns whether a packet waits to be decided.
+    fn wait(&self, wait: Duration) -> bool {
         let events = self.maps.events_fd();
         let mut fds = [
             PollFd::new(self.commands.waker().event(), PollFlags::IN),
@@ -207,6 +225,7 @@ impl PacketWorker {
         if fds[0].revents().contains(PollFlags::IN) {
             self.commands.waker().clear();
         }
+        fds[1].revents().contains(PollFlags::IN)
     }
 
     /// Logs what failed, once for as long as it is the same.
@@ -264,6 +283,7 @@ impl PacketWorker {
                 event_kind::DECIDED => self.adopt(&event),
                 event_kind::ANSWERED => self.flows.answered(&event, now),
                 event_kind::ENDED => self.flows.ended(&event),
+                event_kind::FORGOTTEN => self.flows.forgotten(&event, &mut self.servers),
                 _ => {}
             }
         }

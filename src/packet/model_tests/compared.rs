@@ -14,10 +14,11 @@ use super::model_state::{
 };
 use super::parsed::PacketKey;
 use super::skipped::report_skipped;
+use super::tunnelling::{GUE_PORT, outer_source};
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
     RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_HASHES_PORT,
-    SERVICE_IS_KEYED, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind, server_method,
+    SERVICE_IS_KEYED, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind, flow_state, server_method,
 };
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
@@ -28,6 +29,8 @@ use crate::sys::tap::open_tap;
 
 /// Room for more flows than a test makes: which one a full table forgets is the kernel's choice.
 const FLOWS: u32 = 32_768;
+/// The places for flows that nobody is assured of.
+pub(super) const PLACES: u32 = 64;
 /// Devices that are not there: a test sees that a frame is redirected, and does not follow it.
 const GONE: u32 = 12_345;
 pub(super) const ROUTE: u32 = 54_321;
@@ -101,7 +104,7 @@ impl ComparedProgram {
                 Err(error) => panic!("{error}"),
             }
         });
-        let (program, maps, tap, folder) = match loaded {
+        let (program, mut maps, tap, folder) = match loaded {
             Ok(loaded) => loaded,
             Err(reason) => {
                 assert!(std::env::var_os("CI").is_none(), "{reason}");
@@ -109,7 +112,10 @@ impl ComparedProgram {
                 return None;
             }
         };
-        let model = ProgramModel::default();
+        let mut model = ProgramModel::default();
+        model.places.max = PLACES as usize;
+        // Less than there is room for, so that they are taken again and again.
+        maps.set_place_rings([PLACES; 2]).expect("the places");
         Some(Self { program, maps, model, tap, _folder: folder })
     }
 
@@ -124,7 +130,7 @@ impl ComparedProgram {
             let server = ModelServer {
                 address,
                 service: id,
-                is_direct: false,
+                method: server_method::NAT,
                 is_available: true,
                 has_route: true,
             };
@@ -178,9 +184,12 @@ impl ComparedProgram {
             address: server.address.ip().into(),
             port: server.address.port().into(),
             is_available: server.is_available.into(),
-            method: if server.is_direct { server_method::DIRECT } else { server_method::NAT },
+            method: server.method,
             ifindex: if server.has_route { ROUTE } else { 0 },
             service: server.service,
+            source: outer_source(server.address).into(),
+            tunnel_port: GUE_PORT.into(),
+            pad: [0; 2],
         };
         self.maps.set_server(index, &raw).expect("a server");
         self.model.servers.insert(index, server);
@@ -209,6 +218,8 @@ impl ComparedProgram {
 
     /// Runs both on a frame, and asserts that they do the same with it. Returns what the frame becomes.
     pub(super) fn run(&mut self, frame: &[u8]) -> (FrameVerdict, Vec<u8>) {
+        // No director gives anything back.
+        self.maps.clear_waiting_upcalls().expect("the count");
         let (verdict, output) = self.program.test_run(frame);
         let events: Vec<_> = std::iter::from_fn(|| self.maps.next_event())
             .map(|event| ModelEvent {
@@ -222,7 +233,12 @@ impl ComparedProgram {
             })
             .collect();
         let decided = events.iter().find(|event| event.kind == event_kind::DECIDED);
-        let expected = self.model.run(frame, decided.map(|event| event.server));
+        let maps = &self.maps;
+        let has_flow = |key: PacketKey| {
+            maps.flow(&RawTuple::new(key.0, key.1, key.2)).expect("the flows").is_some()
+        };
+        let decided = decided.map(|event| event.server);
+        let expected = self.model.run(frame, decided, &has_flow);
         let verdict = match verdict {
             -1 => FrameVerdict::Next,
             2 => FrameVerdict::Drop,
@@ -270,6 +286,7 @@ impl ComparedProgram {
                 service: self.maps.server(flow.server).expect("the server").service,
                 state: flow.state,
                 bytes: flow.bytes,
+                place: flow.place,
             };
             assert_eq!(Some(&found), self.model.flows.get(&key), "flow {key:?}");
             assert_ne!(flow.seen_at, 0, "{key:?}");
@@ -292,7 +309,7 @@ impl ComparedProgram {
         let back = self.maps.flow(&there.back_tuple()).expect("the flows");
         let back = back.expect("the way back");
         assert_eq!([there.state & 1, back.state & 1], [0, 1], "the directions");
-        [there.state, back.state & !1]
+        [there.state & !flow_state::ASSURED, back.state & !1]
     }
 }
 

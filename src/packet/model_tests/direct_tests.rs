@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::frames::{ACK, FIN, RST, SYN, fragments, icmp, quote, tcp, udp, with_hop_limit};
 use super::{ComparedProgram, OTHER_SERVER, SERVICE, address, ends};
-use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawTuple, flow_state};
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawTuple, flow_state, server_method};
 
 const DIRECT: u32 = flow_state::DIRECT;
 
@@ -15,7 +15,7 @@ fn with_direct_services(protocol: u8) -> Option<ComparedProgram> {
         let (_, service, server) = ends(family);
         let server = SocketAddr::new(server.ip(), service.port()).to_string();
         for index in compared.serve(SERVICE[family], protocol, &[&server]) {
-            compared.change_server(index, |server| server.is_direct = true);
+            compared.change_server(index, |server| server.method = server_method::DIRECT);
         }
     }
     Some(compared)
@@ -32,12 +32,15 @@ fn packets_keep_their_addresses_and_a_flow_has_one_direction() {
     let Some(mut compared) = with_direct_services(PROTOCOL_TCP) else { return };
     for family in [0, 1] {
         let (client, service, _) = ends(family);
+        let answered = DIRECT | flow_state::ANSWERED;
+        let ended = answered | flow_state::ASSURED | flow_state::CLIENT_FIN;
         for (flags, state) in [
             (SYN, DIRECT),
             (SYN, DIRECT),
-            (ACK, DIRECT | flow_state::ANSWERED),
-            (FIN | ACK, DIRECT | flow_state::ANSWERED | flow_state::CLIENT_FIN),
-            (ACK, DIRECT | flow_state::ANSWERED | flow_state::CLIENT_FIN),
+            (ACK, answered),
+            (SYN, answered),
+            (FIN | ACK, ended),
+            (ACK, ended),
         ] {
             let sent = tcp(client, service, flags);
             assert_eq!(compared.pass(&sent), with_hop_limit(&sent, 63));
@@ -69,7 +72,7 @@ fn two_services_may_share_a_server_and_a_client_its_port() {
     let Some(mut compared) = with_direct_services(PROTOCOL_TCP) else { return };
     let (client, service, _) = ends(0);
     for index in compared.serve("10.9.0.2:80", PROTOCOL_TCP, &["10.2.0.2:80"]) {
-        compared.change_server(index, |server| server.is_direct = true);
+        compared.change_server(index, |server| server.method = server_method::DIRECT);
     }
     compared.pass(&tcp(client, service, SYN));
     compared.pass(&tcp(client, address("10.9.0.2:80"), SYN));
@@ -87,9 +90,9 @@ fn a_late_packet_of_translation_says_nothing_of_direct_routing() {
     compared.pass(&tcp(client, service, SYN));
     compared.pass(&tcp(server, client, SYN | ACK));
     compared.pass(&tcp(client, service, RST));
-    compared.change_server(index, |server| server.is_direct = true);
+    compared.change_server(index, |server| server.method = server_method::DIRECT);
     compared.pass(&tcp(client, service, SYN));
-    compared.pass(&tcp(server, client, RST));
+    compared.leave(&tcp(server, client, RST));
     assert_eq!(state_of(&compared, 0, PROTOCOL_TCP), DIRECT);
     compared.compare_state();
 }

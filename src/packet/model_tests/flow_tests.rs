@@ -38,8 +38,10 @@ fn forget_and_pass(compared: &mut ComparedProgram, family: usize, stays: usize, 
     let flows = flows.map(|flow| flow.expect("the flow"));
     let goes = 1 - stays;
     compared.maps.remove_flow(&tuples[goes]).expect("it is removed");
-    // Its octets are counted anew.
-    compared.model.flows.get_mut(&keys[goes]).expect("it is there").bytes = 0;
+    // Its octets are counted anew, and the client has to show anew that it is there.
+    let forgotten = compared.model.flows.get_mut(&keys[goes]).expect("it is there");
+    (forgotten.bytes, forgotten.place) = (0, 0);
+    forgotten.state &= !flow_state::ASSURED;
     let bytes = compared.model.flows[&keys[stays]].bytes;
     let quiet = FlowDirection { seen_at: 0, bytes, ..flows[stays] };
     compared.maps.insert_flow(quiet).expect("it is changed");
@@ -47,7 +49,7 @@ fn forget_and_pass(compared: &mut ComparedProgram, family: usize, stays: usize, 
     compared.pass(&tcp(from, to, flags));
     let found = compared.maps.flow(&tuples[goes]).expect("the flows").expect("it is back");
     let (seen_at, state) = (found.seen_at, compared.model.flows[&keys[goes]].state);
-    assert_eq!(found, FlowDirection { seen_at, bytes: 0, state, ..flows[goes] });
+    assert_eq!(found, FlowDirection { seen_at, bytes: 0, state, place: 0, ..flows[goes] });
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn a_port_is_used_anew_after_the_end_alone() {
 }
 
 #[test]
-fn late_packets_of_an_earlier_server_do_not_change_the_new_flow() {
+fn late_packets_of_an_earlier_server_are_of_no_flow() {
     let Some(mut compared) = ComparedProgram::load() else { return };
     let (client, service, earlier) = ends(0);
     let servers = compared.serve(SERVICE[0], PROTOCOL_TCP, &[SERVER[0], OTHER_SERVER[0]]);
@@ -145,9 +147,10 @@ fn late_packets_of_an_earlier_server_do_not_change_the_new_flow() {
     compared.change_server(servers[1], |server| server.is_available = true);
     compared.change_service(SERVICE[0], PROTOCOL_TCP, |service| service.slots = vec![servers[1]]);
     compared.pass(&tcp(client, service, SYN));
-    compared.pass(&tcp(earlier, client, FIN | ACK));
-    compared.pass(&tcp(earlier, client, RST));
+    compared.leave(&tcp(earlier, client, FIN | ACK));
+    compared.leave(&tcp(earlier, client, RST));
     assert_eq!(compared.states((client, service, PROTOCOL_TCP)), [0; 2]);
+    assert_eq!(compared.model.flows.len(), 2);
     compared.compare_state();
 }
 

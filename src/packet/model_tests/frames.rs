@@ -13,6 +13,7 @@ pub(super) const PROTOCOL_ICMPV6: u8 = 58;
 pub(super) const FIN: u8 = 1;
 pub(in crate::packet) const SYN: u8 = 2;
 pub(super) const RST: u8 = 4;
+pub(super) const PSH: u8 = 8;
 pub(super) const ACK: u8 = 16;
 
 /// Offsets of checksums in their headers.

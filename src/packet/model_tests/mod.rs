@@ -12,6 +12,7 @@ mod generator;
 mod header_tests;
 mod icmp_tests;
 mod model;
+mod model_places;
 mod model_state;
 mod parsed;
 mod random_tests;
@@ -20,6 +21,10 @@ mod rewriting;
 #[allow(clippy::duplicate_mod, reason = "the tests of the director have it, too")]
 mod skipped;
 mod table_tests;
+mod tunnel_tests;
+mod tunnelling;
+mod unassured_tests;
+mod upcall_tests;
 
 use std::net::SocketAddr;
 

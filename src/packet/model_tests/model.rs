@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frames::{ACK, FIN, RST, SYN};
+use super::model_places::ModelPlaces;
 use super::model_state::{
     ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService, TEST_DEVICE, TapDevice,
 };
 use super::parsed::{FragmentPart, LeftToStack, PacketKey, ParsedFrame};
 use super::rewriting::{TranslatedError, rewrite_error, rewrite_ip, rewrite_segment};
-use crate::packet::layout::{PROTOCOL_TCP, RawServerCounters, event_kind, flow_state};
+use super::tunnelling::encapsulate;
+use crate::packet::layout::{
+    PROTOCOL_TCP, RawServerCounters, event_kind, flow_state, server_method,
+};
 use crate::packet::statistics::PacketStatistics;
 
 /// What becomes of a frame.
@@ -41,13 +45,14 @@ pub(super) struct ProgramModel {
     pub(super) statistics: PacketStatistics,
     pub(super) counters: HashMap<u32, RawServerCounters>,
     pub(super) events: Vec<ModelEvent>,
+    pub(super) places: ModelPlaces,
     /// The ports of packets that come in fragments, by their addresses, protocol and number.
     fragments: HashMap<(IpAddr, IpAddr, u8, u32), (u16, u16)>,
 }
 
 /// The other direction of a flow.
 #[derive(Debug, Eq, PartialEq)]
-enum OtherDirection {
+pub(super) enum OtherDirection {
     Present(PacketKey),
     Absent,
     /// What has its key is part of another flow.
@@ -56,8 +61,14 @@ enum OtherDirection {
 
 impl ProgramModel {
     /// Does what the program does with a frame. `decided` is the server that the program has chosen, if it has
-    /// made a flow by a table: the model knows which servers it may choose, and not the hash.
-    pub(super) fn run(&mut self, frame: &[u8], decided: Option<u32>) -> ModelOutput {
+    /// made a flow by a table: the model knows which servers it may choose, and not the hash. `has_flow` tells
+    /// whether the program has a direction after the frame: the model does not know the time.
+    pub(super) fn run(
+        &mut self,
+        frame: &[u8],
+        decided: Option<u32>,
+        has_flow: &dyn Fn(PacketKey) -> bool,
+    ) -> ModelOutput {
         let mut output =
             ModelOutput { verdict: FrameVerdict::Next, frame: frame.to_vec(), checksums: vec![] };
         match ParsedFrame::parse(frame) {
@@ -76,7 +87,8 @@ impl ProgramModel {
                     let packet = (key, hop_limit, tcp_flags);
                     let is_later = fragment.is_some_and(|fragment| fragment.is_later);
                     let transport = (!is_later).then_some(transport);
-                    output.verdict = self.run_segment(packet, transport, decided, &mut output);
+                    let seen = (decided, has_flow);
+                    output.verdict = self.run_segment(packet, transport, seen, &mut output);
                 } else if self.addresses.contains(&key.1.ip()) {
                     self.statistics.fragments += 1;
                 }
@@ -90,6 +102,8 @@ impl ProgramModel {
                 {
                     if flow.is_direct() {
                         output.checksums = pass_on(&mut output.frame, source, destination);
+                        let ends = [source, destination].map(|end| SocketAddr::new(end, 0));
+                        self.encapsulate(flow.server, (ends[0], ends[1], 0), &mut output);
                     } else {
                         // The end's own error comes from the end that the other side knows.
                         let is_of_end = source == quoted.1.ip();
@@ -112,7 +126,7 @@ impl ProgramModel {
         &mut self,
         packet: (PacketKey, u8, u8),
         transport: Option<usize>,
-        decided: Option<u32>,
+        (decided, has_flow): (Option<u32>, &dyn Fn(PacketKey) -> bool),
         output: &mut ModelOutput,
     ) -> FrameVerdict {
         let (key, hop_limit, tcp_flags) = packet;
@@ -130,9 +144,30 @@ impl ProgramModel {
             return FrameVerdict::Drop;
         }
         let len = output.frame.len() as u64 - 14;
-        self.flows.get_mut(&key).expect("it is there").bytes += len;
-        self.follow_state(key, tcp_flags);
-        let flow = &self.flows[&key];
+        let flow = self.flows.get_mut(&key).expect("it is there");
+        let begins = flow.bytes == 0 && !flow.is_to_client();
+        flow.bytes += len;
+        let place = begins.then(|| self.places.next(key));
+        if let Some(place) = place {
+            flow.place = place as u16;
+        }
+        if flow.is_assured_by(key.2 != PROTOCOL_TCP || tcp_flags & (SYN | RST | ACK) == ACK) {
+            flow.state |= flow_state::ASSURED;
+        }
+        let ended = self.follow_state(key, tcp_flags);
+        let flow = self.flows[&key].clone();
+        if begins || ended {
+            let client = if flow.is_to_client() { flow.back(key.2) } else { key };
+            let place = place.unwrap_or_else(|| {
+                let place = self.places.next(client);
+                if let Some(ended) = self.flows.get_mut(&client) {
+                    ended.place = place as u16;
+                }
+                place
+            });
+            self.take_place(client, place, has_flow);
+        }
+        self.keep_other_direction(key, begins, has_flow);
         let counters = self.counters.entry(flow.server).or_default();
         let (packets, bytes) = if flow.is_to_client() {
             (&mut counters.packets_out, &mut counters.bytes_out)
@@ -148,7 +183,20 @@ impl ProgramModel {
             // Ports and checksum are in the first fragment.
             None => rewrite_ip(&mut output.frame, ends.0.ip(), ends.1.ip()).into_iter().collect(),
         };
+        if flow.is_direct() {
+            self.encapsulate(flow.server, key, output);
+        }
         FrameVerdict::Redirect
+    }
+
+    /// Puts a packet into another one if the server has a tunnel.
+    fn encapsulate(&self, server: u32, key: PacketKey, output: &mut ModelOutput) {
+        let server = &self.servers[&server];
+        if [server_method::IPIP, server_method::GUE].contains(&server.method) {
+            let (frame, len) = encapsulate(&output.frame, server, key);
+            output.frame = frame;
+            output.checksums.iter_mut().for_each(|at| *at += len);
+        }
     }
 
     /// Remembers the ports of a first fragment, or finds those of a later one. Returns whether they are known.
@@ -174,7 +222,10 @@ impl ProgramModel {
         let Some(service) = self.services.get(&(key.1, key.2)).cloned() else {
             return Some(FrameVerdict::Next);
         };
-        if key.2 == PROTOCOL_TCP && tcp_flags & (SYN | ACK | RST) != SYN {
+        let begins = key.2 != PROTOCOL_TCP || tcp_flags & (SYN | ACK | RST) == SYN;
+        let goes_on =
+            service.is_keyed && !service.sheds && tcp_flags & (FIN | SYN | RST | ACK) == ACK;
+        if !begins && !goes_on {
             self.statistics.without_flow += 1;
             return Some(FrameVerdict::Next);
         }
@@ -202,6 +253,10 @@ impl ProgramModel {
         let Some(server) = decided else {
             // Some slots are tried, of many.
             assert!(usable.len() < service.slots.len().max(1), "a server is there for {key:?}");
+            if !begins {
+                self.statistics.without_flow += 1;
+                return Some(FrameVerdict::Next);
+            }
             if can_ask && service.is_keyed {
                 return Some(self.ask(output));
             }
@@ -229,7 +284,7 @@ impl ProgramModel {
         server.is_available
             && server.has_route
             && server.service == service
-            && (server.is_direct || self.is_way_back_free(key, server.address))
+            && (server.is_direct() || self.is_way_back_free(key, server.address))
     }
 
     /// Returns whether packets from a server to a client are of no other flow that lives.
@@ -241,7 +296,7 @@ impl ProgramModel {
         }
     }
 
-    fn other_direction(&self, key: PacketKey) -> OtherDirection {
+    pub(super) fn other_direction(&self, key: PacketKey) -> OtherDirection {
         let flow = self.flows.get(&key).filter(|flow| !flow.is_direct());
         let Some(flow) = flow else { return OtherDirection::Absent };
         let other = flow.back(key.2);
@@ -255,9 +310,12 @@ impl ProgramModel {
     }
 
     fn add_flow(&mut self, key: PacketKey, server: u32, service: u32) {
-        let ModelServer { address: destination, is_direct, .. } = self.servers[&server];
+        let chosen = &self.servers[&server];
+        let (destination, is_direct) = (chosen.address, chosen.is_direct());
+        self.remove_back(key);
         let state = if is_direct { flow_state::DIRECT } else { 0 };
-        let there = ModelFlow { source: key.0, destination, server, service, state, bytes: 0 };
+        let (source, bytes, place) = (key.0, 0, 0);
+        let there = ModelFlow { source, destination, server, service, state, bytes, place };
         if !is_direct {
             let (source, destination, state) = (key.1, key.0, flow_state::TO_CLIENT);
             let back = ModelFlow { source, destination, state, ..there.clone() };
@@ -270,8 +328,29 @@ impl ProgramModel {
         self.events.push(ModelEvent { kind, key, server, service, state: 0, ifindex, bytes });
     }
 
-    /// Learns from a packet of a flow what has become of the flow.
-    fn follow_state(&mut self, key: PacketKey, tcp_flags: u8) {
+    /// Makes the other direction of a flow again if it was forgotten: each time a client repeats itself, and else as
+    /// the time has it.
+    fn keep_other_direction(
+        &mut self,
+        key: PacketKey,
+        begins: bool,
+        has_flow: &dyn Fn(PacketKey) -> bool,
+    ) {
+        let flow = &self.flows[&key];
+        let other = flow.back(key.2);
+        let repeats = !begins && !flow.is_to_client() && !flow.has_been_heard();
+        if flow.is_direct() || self.flows.contains_key(&other) || !(repeats || has_flow(other)) {
+            return;
+        }
+        let state = (flow.state ^ flow_state::TO_CLIENT) & !flow_state::ASSURED;
+        let (source, destination) = (key.1, key.0);
+        let (bytes, place) = (0, 0);
+        let made = ModelFlow { source, destination, state, bytes, place, ..flow.clone() };
+        self.flows.insert(other, made);
+    }
+
+    /// Learns from a packet of a flow what has become of the flow. Returns whether one has ended that was assured.
+    fn follow_state(&mut self, key: PacketKey, tcp_flags: u8) -> bool {
         let flow = self.flows[&key].clone();
         let is_to_client = flow.is_to_client();
         let by_side = |client, server| if is_to_client { server } else { client };
@@ -300,22 +379,27 @@ impl ProgramModel {
         } else if now.state & !flow.state & flow_state::ANSWERED != 0 {
             event_kind::ANSWERED
         } else {
-            return;
+            return false;
         };
         // Of a flow whose key the client uses for another one nobody wants to know.
         if other != OtherDirection::Replaced {
-            let bytes_back = match other {
-                OtherDirection::Present(other) => self.flows[&other].bytes,
-                _ => 0,
+            let (bytes_back, assured) = match other {
+                OtherDirection::Present(other) => {
+                    (self.flows[&other].bytes, self.flows[&other].state & flow_state::ASSURED)
+                }
+                _ => (0, 0),
             };
-            let ModelFlow { server, state, bytes, .. } = now;
+            let ModelFlow { server, bytes, .. } = now;
+            let state = now.state | assured;
             let (key, bytes) = match is_to_client {
                 true => (flow.back(key.2), [bytes_back, bytes]),
                 false => (key, [bytes, bytes_back]),
             };
             let (service, ifindex) = (0, 0);
             self.events.push(ModelEvent { kind, key, server, service, state, ifindex, bytes });
+            return kind == event_kind::ENDED && state & flow_state::ASSURED != 0;
         }
+        false
     }
 }
 

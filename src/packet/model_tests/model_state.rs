@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::parsed::PacketKey;
-use crate::packet::layout::flow_state;
+use crate::packet::layout::{flow_state, server_method};
 
 /// The device on which programs are tested: the loopback device.
 pub(super) const TEST_DEVICE: u32 = 1;
@@ -24,10 +24,17 @@ pub(super) struct ModelService {
 pub(super) struct ModelServer {
     pub(super) address: SocketAddr,
     pub(super) service: u32,
-    /// Whether packets go to it as they are, and it answers the client by itself.
-    pub(super) is_direct: bool,
+    /// One of [`server_method`].
+    pub(super) method: u8,
     pub(super) is_available: bool,
     pub(super) has_route: bool,
+}
+
+impl ModelServer {
+    /// Returns whether packets go to it with their addresses, and it answers the client by itself.
+    pub(super) fn is_direct(&self) -> bool {
+        self.method != server_method::NAT
+    }
 }
 
 /// One direction of a flow.
@@ -42,6 +49,8 @@ pub(super) struct ModelFlow {
     pub(super) state: u32,
     /// Octets of its packets.
     pub(super) bytes: u64,
+    /// The end of the number of its place.
+    pub(super) place: u16,
 }
 
 /// The tap device at which the director gets what it decides.

@@ -6,7 +6,7 @@ use super::compared::ComparedProgram;
 use super::generator::PacketGenerator;
 use super::model_state::{ModelDirector, TapDevice};
 use super::{SERVICE, address};
-use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, server_method};
 
 const PACKETS: usize = 30_000;
 /// Every so many packets both are compared as a whole.
@@ -93,8 +93,9 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
             compared.change_server(server, |server| server.has_route = has_route);
         }
         5 => {
-            let is_direct = random.u8(..3) == 0;
-            compared.change_server(server, |server| server.is_direct = is_direct);
+            let methods = [server_method::DIRECT, server_method::IPIP, server_method::GUE];
+            let method = methods.get(random.usize(..6)).copied().unwrap_or(server_method::NAT);
+            compared.change_server(server, |server| server.method = method);
         }
         6 => {
             let (sheds, is_owned) = (random.u8(..4) == 0, random.u8(..4) > 0);

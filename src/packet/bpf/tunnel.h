@@ -1,0 +1,144 @@
+// Packets to servers by tunnels: IP in IP (RFC 2003, RFC 2473) of either family in either, and Generic UDP
+// Encapsulation (draft-ietf-intarea-gue, variant 0), as the kernel's own IPVS sends them.
+
+#ifndef LVS_TUNNEL_H
+#define LVS_TUNNEL_H
+
+#include "rewrite.h"
+#include "rule.h"
+
+enum { PROTOCOL_IPIP = 4, PROTOCOL_IPV6 = 41 };
+enum { OUTER_HOP_LIMIT = 64, IPV4_DO_NOT_FRAGMENT = 0x4000 };
+// Where room is made (`enum bpf_adj_room_mode`), and what for.
+enum { ROOM_AFTER_ETHERNET = 1, ROOM_FOR_IPV4 = 2, ROOM_FOR_IPV6 = 4, ROOM_FOR_UDP = 16 };
+enum { IS_TOO_LONG = 1 };
+
+struct gue {
+	u16 source_port, destination_port, len, checksum;
+	u8 version_and_len, protocol;
+	u16 flags;
+};
+
+struct outer_ipv4 {
+	struct ipv4 ip;
+	struct gue gue;
+};
+
+struct outer_ipv6 {
+	struct ipv6 ip;
+	struct gue gue;
+};
+
+// Spreads the flows of a server over the queues of its network interface.
+INLINE u32 hash_flow(const struct tuple *tuple)
+{
+	u32 both = ports(tuple->source_port, tuple->destination_port);
+	return mix_bits((u64)(fold_address(&tuple->source) ^ fold_address(&tuple->destination)) << 32 | both);
+}
+
+INLINE void set_gue(struct gue *gue, const struct server *server, const struct packet *packet, u32 len)
+{
+	// Of the range for ports of short use (RFC 6335, 6).
+	gue->source_port = NETWORK16(0xc000 | (hash_flow(&packet->tuple) & 0x3fff));
+	gue->destination_port = server->tunnel_port;
+	gue->len = NETWORK16(len);
+	gue->checksum = 0;
+	gue->version_and_len = 0;
+	gue->protocol = packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	gue->flags = 0;
+}
+
+INLINE long encapsulate_ipv4(struct __sk_buff *skb, const struct packet *packet, const struct server *server,
+			     u8 type_of_service)
+{
+	struct outer_ipv4 outer = {};
+	u32 is_gue = server->method == METHOD_GUE;
+	u32 len = sizeof(outer.ip) + (is_gue ? sizeof(outer.gue) : 0);
+	if (adjust_room(skb, len, ROOM_AFTER_ETHERNET, ROOM_FOR_IPV4 | (is_gue ? ROOM_FOR_UDP : 0)))
+		return -1;
+	outer.ip.version_and_len = 0x45;
+	outer.ip.type_of_service = type_of_service;
+	outer.ip.len = NETWORK16(skb->len - ETHERNET_LEN);
+	outer.ip.fragment = NETWORK16(IPV4_DO_NOT_FRAGMENT);
+	outer.ip.time_to_live = OUTER_HOP_LIMIT;
+	outer.ip.protocol = is_gue ? PROTOCOL_UDP : packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	outer.ip.source = server->source.words[3];
+	outer.ip.destination = server->address.words[3];
+	u64 sum = 0;
+	const u32 *words = (const u32 *)&outer.ip;
+#pragma unroll
+	for (int n = 0; n < 5; n++)
+		sum += words[n];
+	outer.ip.checksum = changed_checksum(0xffff, sum);
+	set_gue(&outer.gue, server, packet, skb->len - ETHERNET_LEN - sizeof(outer.ip));
+	u16 type = NETWORK16(ETHERTYPE_IPV4);
+	if (store_bytes(skb, ETHERNET_TYPE, &type, sizeof(type), 0))
+		return -1;
+	return is_gue ? store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer), 0)
+		      : store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer.ip), 0);
+}
+
+INLINE long encapsulate_ipv6(struct __sk_buff *skb, const struct packet *packet, const struct server *server,
+			     u8 traffic_class)
+{
+	struct outer_ipv6 outer = {};
+	u32 is_gue = server->method == METHOD_GUE;
+	u32 len = sizeof(outer.ip) + (is_gue ? sizeof(outer.gue) : 0);
+	if (adjust_room(skb, len, ROOM_AFTER_ETHERNET, ROOM_FOR_IPV6 | (is_gue ? ROOM_FOR_UDP : 0)))
+		return -1;
+	u32 flow_label = hash_flow(&packet->tuple) & 0xfffff;
+	outer.ip.version_and_flow = __builtin_bswap32(6u << 28 | (u32)traffic_class << 20 | flow_label);
+	outer.ip.payload_len = NETWORK16(skb->len - ETHERNET_LEN - sizeof(outer.ip));
+	outer.ip.next_header = is_gue ? PROTOCOL_UDP : packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	outer.ip.hop_limit = OUTER_HOP_LIMIT;
+	outer.ip.source = server->source;
+	outer.ip.destination = server->address;
+	set_gue(&outer.gue, server, packet, skb->len - ETHERNET_LEN - sizeof(outer.ip));
+	u16 type = NETWORK16(ETHERTYPE_IPV6);
+	if (store_bytes(skb, ETHERNET_TYPE, &type, sizeof(type), 0))
+		return -1;
+	return is_gue ? store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer), 0)
+		      : store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer.ip), 0);
+}
+
+// Returns the type of service, or the traffic class, of a packet, whose congestion bits the outer one has too
+// (RFC 6040).
+INLINE long load_traffic_class(struct __sk_buff *skb, const struct packet *packet, u8 *class)
+{
+	void *octets;
+	if (!find_octets(skb, IPV4_TRANSPORT, &octets))
+		return -1;
+	const u8 *ip = octets + ETHERNET_LEN;
+	*class = packet->is_ipv6 ? ip[0] << 4 | ip[1] >> 4 : ip[1];
+	return 0;
+}
+
+// Sends a packet to a server by its tunnel.
+static __attribute__((noinline)) int send_by_tunnel(struct __sk_buff *skb, const struct packet *packet, u32 ifindex,
+						    u32 number)
+{
+	struct server *server = map_lookup(&servers, &number);
+	u8 traffic_class;
+	if (!server || load_traffic_class(skb, packet, &traffic_class))
+		return VERDICT_DROP;
+	long failed = is_ipv4(&server->address) ? encapsulate_ipv4(skb, packet, server, traffic_class)
+						: encapsulate_ipv6(skb, packet, server, traffic_class);
+	if (failed) {
+		count(COUNT_REWRITE_FAILED);
+		return VERDICT_DROP;
+	}
+	return send(skb, ifindex);
+}
+
+// Sends a packet to a server that answers its client by itself.
+INLINE int send_to_server(struct __sk_buff *skb, const struct packet *packet, u32 ifindex, u32 number)
+{
+	struct server *server = map_lookup(&servers, &number);
+	if (!server)
+		return VERDICT_DROP;
+	if (server->method >= METHOD_IPIP)
+		return send_by_tunnel(skb, packet, ifindex, number);
+	return send_direct(skb, ifindex, &server->address);
+}
+
+#endif

@@ -1,0 +1,69 @@
+//! How the model puts packets into others, for servers by tunnels.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::frames::{ETHERNET_LEN, frame, with_hop_limit, with_ip_octets};
+use super::model_state::ModelServer;
+use super::parsed::PacketKey;
+use crate::packet::layout::{PROTOCOL_UDP, server_method};
+
+/// The port of UDP that servers get packets by GUE at.
+pub(super) const GUE_PORT: u16 = 6080;
+
+const PROTOCOL_IPIP: u8 = 4;
+const PROTOCOL_IPV6: u8 = 41;
+
+/// Returns the address of the director that packets to a server have as their source.
+pub(super) fn outer_source(server: SocketAddr) -> IpAddr {
+    let text = if server.is_ipv4() { "10.2.0.1" } else { "fd02::1" };
+    text.parse().expect("an address")
+}
+
+/// The number of a flow, by which its packets are spread.
+fn flow_hash((source, destination, _): PacketKey) -> u64 {
+    let fold = |address: IpAddr| match address {
+        IpAddr::V4(address) => u32::from(address),
+        IpAddr::V6(address) => {
+            let number = u128::from(address);
+            (0..4).fold(0, |folded, word| folded ^ (number >> (32 * word)) as u32)
+        }
+    };
+    let [source_port, destination_port] =
+        [source, destination].map(|end| u64::from(end.port().swap_bytes()));
+    let addresses = u64::from(fold(source.ip()) ^ fold(destination.ip()));
+    let mut hash = addresses << 32 | destination_port << 16 | source_port;
+    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ hash >> 31
+}
+
+/// Returns a frame whose packet is in another one, to a server, with the length of what is before it.
+pub(super) fn encapsulate(sent: &[u8], server: &ModelServer, key: PacketKey) -> (Vec<u8>, usize) {
+    let packet = &sent[ETHERNET_LEN..];
+    let is_ipv6 = packet[0] >> 4 == 6;
+    let class = if is_ipv6 { packet[0] << 4 | packet[1] >> 4 } else { packet[1] };
+    let inner = if is_ipv6 { PROTOCOL_IPV6 } else { PROTOCOL_IPIP };
+    let hash = flow_hash(key);
+    let (protocol, header) = if server.method == server_method::GUE {
+        let port = 0xc000 | (hash & 0x3fff) as u16;
+        let len = (12 + packet.len()) as u16;
+        let ports = [port.to_be_bytes(), GUE_PORT.to_be_bytes()].concat();
+        let gue = [&ports[..], &len.to_be_bytes(), &[0, 0, 0, inner, 0, 0]].concat();
+        (PROTOCOL_UDP, gue)
+    } else {
+        (inner, Vec::new())
+    };
+    let payload = [&header[..], packet].concat();
+    let outer = frame(outer_source(server.address), server.address.ip(), protocol, &payload);
+    let outer = if server.address.is_ipv4() {
+        // No identification, and it is not to be fragmented.
+        let outer = with_ip_octets(&outer, 1, &[class]);
+        with_ip_octets(&outer, 4, &[0, 0, 0x40, 0])
+    } else {
+        let first = 6 << 28 | u32::from(class) << 20 | (hash & 0xf_ffff) as u32;
+        with_ip_octets(&outer, 0, &first.to_be_bytes())
+    };
+    let outer = with_hop_limit(&outer, 64);
+    let len = outer.len() - sent.len();
+    ([&sent[..12], &outer[12..]].concat(), len)
+}
