@@ -19,8 +19,9 @@ use crate::carried::{
 use crate::flows::{active, until, virtual_address};
 use crate::world::{VIRTUAL, World, socket_address};
 
-/// Gives both servers the virtual addresses, and a way to the client that does not lead by the director.
-fn prepare_servers(world: &World) {
+/// Gives both servers the virtual addresses, and a way to the client that does not lead by the director. They ask for
+/// segments that have room in packets by a tunnel too.
+pub(crate) fn prepare_servers(world: &World) {
     for (machine, n) in [("a", 12), ("b", 13)] {
         let (client, near) = (world.namespace("client"), format!("from-{machine}"));
         world.at(machine, &format!("link add answers type veth peer name {near} netns {client}"));
@@ -29,8 +30,8 @@ fn prepare_servers(world: &World) {
             world.at(at, &format!("address add 10.{n}.0.{host}/24 dev {device}"));
             world.at(at, &format!("address add fd{n}::{host}/64 dev {device} nodad"));
         }
-        world.at(machine, &format!("route add 10.1.0.0/24 via 10.{n}.0.1"));
-        world.at(machine, &format!("-6 route add fd01::/64 via fd{n}::1"));
+        world.at(machine, &format!("route add 10.1.0.0/24 via 10.{n}.0.1 advmss 1380"));
+        world.at(machine, &format!("-6 route add fd01::/64 via fd{n}::1 advmss 1380"));
         for address in VIRTUAL {
             world.at(machine, &format!("address add {address} dev lo"));
         }

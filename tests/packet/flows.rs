@@ -1,7 +1,7 @@
 //! What becomes of flows: who decides them, how their leases end, and what the client sees.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use lvs::BackendSet;
 use lvs::backend::{Health, Limits, OutcomeCounts};
 use lvs::engine::{
     Engine as _, EngineAddress, EngineEntryKind, EngineFlowCallback, EngineFlowEnd,
-    EnginePersistence, EngineProtocol, ForwardingMethod, NewConnections, TunnelKind,
+    EnginePersistence, EngineProtocol, ForwardingMethod, NewConnections, TunnelChecksum,
+    TunnelKind,
 };
 use lvs::scheduler::{FirstAvailable, LeastConnections, Maglev, RoundRobin};
 use socket2::{Domain, Socket, Type};
@@ -135,6 +136,39 @@ fn a_keyed_scheduler_decides_in_the_kernel() {
 }
 
 #[test]
+fn a_connection_that_is_not_known_goes_on_by_the_table_of_a_keyed_scheduler() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, Maglev::new());
+    let mut stream = connect(&world, virtual_address());
+    let name = ask_name(&mut stream);
+    // Its flow is forgotten, as if another director had it.
+    service.drain(Duration::ZERO, NewConnections::Refused);
+    let (set, _service) = begin(&engine, EngineProtocol::Tcp, 0, Maglev::new());
+    assert_eq!(ask_name(&mut stream), name);
+    until("it has a lease", || active(&set) == 1);
+}
+
+#[test]
+fn a_connection_of_a_socket_of_the_director_stays_its_own() {
+    let Some(world) = World::build() else { return };
+    serve_both(&world);
+    let listen = || TcpListener::bind(virtual_address()).expect("a listener");
+    let listener = world.within("director", listen);
+    let mut client = connect(&world, virtual_address());
+    let (mut local, _) = listener.accept().expect("the connection");
+    let engine = start_engine(&world, settings(&world));
+    let (_set, _service) = begin(&engine, EngineProtocol::Tcp, 0, Maglev::new());
+    client.write_all(b"own").expect("sent");
+    let mut received = [0; 3];
+    local.read_exact(&mut received).expect("it comes here");
+    assert_eq!(&received, b"own");
+    // A new one is the service's.
+    ask_name(&mut connect(&world, virtual_address()));
+}
+
+#[test]
 fn the_end_of_a_flow_has_a_record() {
     let Some(world) = World::build() else { return };
     serve_both(&world);
@@ -216,14 +250,15 @@ fn a_sorry_server_that_packets_cannot_reach_is_refused() {
     with_port.sorry_server_method = ForwardingMethod::DirectRouting;
     let (_set, mut with_tunnel) = request(EngineProtocol::Tcp, 0, RoundRobin::new());
     with_tunnel.sorry_server = Some(socket_address(SERVERS[0][0], 80));
-    with_tunnel.sorry_server_method = ForwardingMethod::Tunnel(TunnelKind::Ipip);
+    with_tunnel.sorry_server_method =
+        ForwardingMethod::Tunnel(TunnelKind::Gre { checksum: TunnelChecksum::None });
     for (request, reason) in [
         (with_sorry_server, format!("server {other} has another family")),
         (
             with_port,
             "the method dr keeps the port, and server 10.2.0.2:8080 has another".to_owned(),
         ),
-        (with_tunnel, "has the method tunnel (ipip)".to_owned()),
+        (with_tunnel, "has the method tunnel (gre)".to_owned()),
     ] {
         let error = engine.claim(request).map(drop).expect_err("it is refused").to_string();
         assert!(error.contains(&reason), "{error}");

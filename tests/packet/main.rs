@@ -8,6 +8,8 @@ mod clock;
 mod direct;
 #[cfg(feature = "director")]
 mod director;
+mod flood;
+mod flood_figures;
 mod flows;
 mod full;
 #[path = "../common/guest/mod.rs"]
@@ -22,6 +24,7 @@ mod recorded;
 mod selftest;
 mod stopped;
 mod surroundings;
+mod tunnels;
 mod upgrade;
 mod world;
 

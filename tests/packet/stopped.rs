@@ -33,7 +33,7 @@ pub(crate) fn send_from_ports(world: &World, ports: Range<u16>) {
 fn flows_go_on_and_a_table_decides_while_the_process_is_stopped() {
     let Some(world) = World::build() else { return };
     serve_both(&world);
-    let mut process = EngineProcess::load(&world, 32_768);
+    let mut process = EngineProcess::load(&world, 65_536);
     process.ask("claim");
     let mut old: Vec<_> = (0..8).map(|_| connect(&world, virtual_address())).collect();
     let names: String = old.iter_mut().map(ask_name).collect();
