@@ -41,9 +41,7 @@ impl PacketWorker {
             }
             PacketCommand::Entries { key, kind, limit, reply } => {
                 // Flows that a table has decided a moment ago are listed, too.
-                if self.has_events() {
-                    self.read_events(now());
-                }
+                self.read_all_events();
                 // Who asked may have given up.
                 let _ = reply.send(self.entries(&key, kind, limit));
             }
@@ -115,9 +113,17 @@ impl PacketWorker {
             return owner.finish(EngineDrainReport::default());
         }
         let Some(service) = self.services.get_mut(&key) else { return };
-        let flows = self.flows.count_open(service.id);
+        let (id, is_first) = (service.id, service.drain.is_none());
+        let flows = self.flows.count_open(id);
         let result = service.begin_drain(within, now(), flows, &mut self.maps);
         self.check(result);
+        // Flows that a table has decided a moment ago are drained, too.
+        self.read_all_events();
+        let flows = self.flows.count_open(id);
+        let drain = self.services.get_mut(&key).and_then(|it| it.drain.as_mut());
+        if let Some(drain) = drain.filter(|_| is_first) {
+            drain.flows = flows;
+        }
         self.forget_address(key);
         self.end_drained(now());
     }

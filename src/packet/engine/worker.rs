@@ -28,6 +28,8 @@ use crate::sync::{Mutex, lock};
 
 /// The events that are read before other work goes on.
 const MAX_EVENTS: usize = 4096;
+/// So many times as many are all that there is room for.
+const MAX_EVENT_READS: usize = 4;
 /// The packets that are decided before other work goes on.
 const MAX_BATCH: usize = 256;
 /// When packets come after each other in less than this, more than one is looked for at a time. Else to look for a
@@ -262,6 +264,8 @@ impl PacketWorker {
             }
         }
         if !cut.is_empty() {
+            // Flows that a table has decided a moment ago are cut, too.
+            self.read_all_events();
             let is_cut = |record: &PacketFlow| cut.contains(&record.server);
             let result =
                 self.flows.cut(is_cut, self.clock.now(), &mut self.maps, &mut self.servers);
@@ -288,6 +292,16 @@ impl PacketWorker {
             }
         }
         true
+    }
+
+    /// Reads what has happened to flows until now.
+    pub(super) fn read_all_events(&mut self) {
+        // The program may go on to write them.
+        for _ in 0..MAX_EVENT_READS {
+            if !self.has_events() || !self.read_events(now()) {
+                return;
+            }
+        }
     }
 
     fn check_flows(&mut self) -> bool {
