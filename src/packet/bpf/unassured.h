@@ -1,6 +1,6 @@
-// Flows that nobody is assured of: those that begin, whose client may be nobody, and those that have ended. Of each
-// family there are as many as there are places. A new one takes the place of the oldest one, which is forgotten:
-// whatever comes, there is room for the others, and none of them is forgotten for it.
+// Flows that nobody is assured of: those that begin, whose client may be nobody, and those that have ended. Each takes
+// the next place of its family, and the one that had it is forgotten if nobody is assured of it still: whatever comes,
+// there is room for the others, and none of them is forgotten for it.
 
 #ifndef LVS_UNASSURED_H
 #define LVS_UNASSURED_H
