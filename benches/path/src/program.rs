@@ -94,7 +94,7 @@ impl ProgramBench {
         Ok(self.runner.expect("done", START_TIMEOUT).await?.parse()?)
     }
 
-    /// Makes flows by their first packets, and has the server answer, until there are so many.
+    /// Makes flows by their first packets, has the server answer and the client acknowledge it, until there are so many.
     async fn make_flows(&mut self, flows: u32) -> Result<()> {
         while self.made < flows {
             let count = CHUNK.min(flows - self.made);
@@ -102,6 +102,8 @@ impl ProgramBench {
             let range = (self.plan.held, self.made);
             self.run(RepeatedPacket::Open, range, count).await?;
             self.run(RepeatedPacket::Answer, range, count).await?;
+            // Until then there is room for a quarter of them.
+            self.run(RepeatedPacket::Request, range, count).await?;
             self.made += count;
             self.wait_for(|report, made| report.active == made).await?;
         }
