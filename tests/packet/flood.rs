@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use lvs::engine::EngineProtocol;
-use lvs::packet::{PacketEngine, PacketKernelState, PacketStatistics};
+use lvs::packet::{PacketEngine, PacketStatistics};
 use lvs::scheduler::{LeastConnections, Maglev, RoundRobin, Scheduler};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::carried::{PATIENCE, ask_name, begin, connect, settings, start_engine};
 use crate::flows::{active, serve_both, until, virtual_address};
+use crate::stopped::statistics;
 use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
 const TCP: u8 = 6;
@@ -182,11 +183,6 @@ const ROOM: u32 = 2048;
 const PLACES: u32 = ROOM / 4;
 const BATCH: u32 = 256;
 const BATCHES: u32 = 32;
-
-fn statistics(world: &World) -> PacketStatistics {
-    let state = PacketKernelState::read(&world.pin_folder()).expect("maps");
-    state.expect("they are there").statistics
-}
 
 fn engine(world: &World) -> PacketEngine {
     let mut settings = settings(world);

@@ -1,9 +1,9 @@
 //! What floods do to those who are there, and to those who come: the figures of `docs/measurements.md`.
 
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
-use std::{fs, thread};
 
 use lvs::engine::{EngineProtocol, NewConnections};
 use lvs::packet::PacketSettings;
@@ -14,6 +14,7 @@ use crate::flood::{
     Flood, FloodKind, answer_datagrams, ask_datagram, datagram_client, route_answers,
 };
 use crate::flows::{now, serve_both, virtual_address};
+use crate::stopped::statistics;
 use crate::world::World;
 
 /// How long a flood lasts.
@@ -102,7 +103,7 @@ fn measure(
     let mut busy = connect(world, virtual_address());
     let busy_datagrams = client();
     ask_datagram(&busy_datagrams, 10).expect("an answer");
-    let before = engine.statistics();
+    let before = statistics(world);
     let (begun, ticks) = (now(), thread_ticks());
     let flood = kind.map(|kind| Flood::begin(world, kind));
     let [mut old, mut fragmented, mut new] = [(); 3].map(|()| Asked::default());
@@ -122,8 +123,7 @@ fn measure(
     let lost = quiet.iter_mut().map(ask).filter(Result::is_err).count();
     let moved = datagrams.iter().zip(servers);
     let moved = moved.filter(|(socket, name)| ask_datagram(socket, 10).ok() != Some(*name)).count();
-    thread::sleep(Duration::from_secs(1));
-    let after = engine.statistics();
+    let after = statistics(world);
     println!(
         "| {name}, {} | {:.0} | {lost} of {QUIET} | {moved} of {QUIET} | {} | {} | {} | {:.0} | {used:.0} |",
         kind.map_or("none".to_owned(), |kind| format!("{kind:?}")),

@@ -72,7 +72,8 @@ fn a_full_table_forgets_the_quiet_flows_and_counts_them() {
         let counted = engine.statistics();
         // Some before their client has said a second time that it is there.
         let forgotten = counted.flows_forgotten + counted.unassured_forgotten;
-        forgotten >= sent - u64::from(ROOM + ROOM / 8)
+        // What a client begins anew with the same port is none that was forgotten: at most one of a batch.
+        forgotten + u64::from(active(&udp)) + u64::from(BATCHES) >= sent
     });
     let state =
         PacketKernelState::read(&world.pin_folder()).expect("maps").expect("they are there");

@@ -16,6 +16,7 @@ mod full;
 #[expect(dead_code, reason = "other tests leave tests out, and count instructions")]
 mod guest;
 mod inside;
+mod keyed;
 #[cfg(feature = "director")]
 mod operator;
 mod outlive;

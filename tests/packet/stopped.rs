@@ -14,7 +14,8 @@ use crate::world::World;
 /// More flows than there is room for events of them.
 const MANY_PORTS: Range<u16> = 20_000..34_000;
 
-fn statistics(world: &World) -> PacketStatistics {
+/// Returns what the program has counted until now.
+pub(crate) fn statistics(world: &World) -> PacketStatistics {
     let state = PacketKernelState::read(&world.pin_folder()).expect("maps");
     state.expect("they are there").statistics
 }

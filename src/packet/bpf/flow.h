@@ -206,7 +206,7 @@ INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now
 	return 1;
 }
 
-// Counts a packet that the director gives back, if it does.
+// Counts that a packet waits no more, if it comes from the director's device.
 static __attribute__((noinline)) int count_given_back(u32 ifindex)
 {
 	u32 first = 0;
@@ -230,7 +230,8 @@ static __attribute__((noinline)) int is_way_back_taken(const struct tuple *back,
 }
 
 // Makes both directions of a flow, or the one to the server if that answers by itself. Returns 0 if there is room.
-static __attribute__((noinline)) int add_flow(const struct tuple *tuple, const struct tuple *back, u32 server, u32 ifindex)
+static __attribute__((noinline)) int add_flow(const struct tuple *tuple, const struct tuple *back, u32 server,
+					      u32 ifindex)
 {
 	struct server *chosen = map_lookup(&servers, &server);
 	if (!chosen)
@@ -258,8 +259,7 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, const s
 
 // Makes the other direction of a flow again if a full table has forgotten it: without it the flow would stay half
 // of itself for as long as packets of this direction come.
-GLOBAL int keep_other_direction(const struct tuple *tuple, const struct flow *known,
-							  u32 ifindex)
+GLOBAL int keep_other_direction(const struct tuple *tuple, const struct flow *known, u32 ifindex)
 {
 	if (!tuple || !known)
 		return 0;

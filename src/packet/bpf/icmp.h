@@ -62,8 +62,8 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 }
 
 // Gives an ICMP error, and the packet that it quotes, the addresses of the other side. One about a flow whose server
-// answers by itself keeps its own, and `server` becomes where it goes. Returns the device that it leaves by, or 0 if it is not
-// about a flow, or -1 if it cannot be changed.
+// answers by itself keeps its own, and `server` becomes the number of where it goes. Returns the device that it leaves
+// by, or 0 if it is not about a flow, or -1 if it cannot be changed.
 static __attribute__((noinline)) int translate_error(struct __sk_buff *skb, const struct packet *packet,
 						     u32 *server)
 {

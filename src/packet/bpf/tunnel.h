@@ -11,7 +11,6 @@ enum { PROTOCOL_IPIP = 4, PROTOCOL_IPV6 = 41 };
 enum { OUTER_HOP_LIMIT = 64, IPV4_DO_NOT_FRAGMENT = 0x4000 };
 // Where room is made (`enum bpf_adj_room_mode`), and what for.
 enum { ROOM_AFTER_ETHERNET = 1, ROOM_FOR_IPV4 = 2, ROOM_FOR_IPV6 = 4, ROOM_FOR_UDP = 16 };
-enum { IS_TOO_LONG = 1 };
 
 struct gue {
 	u16 source_port, destination_port, len, checksum;
@@ -36,6 +35,12 @@ INLINE u32 hash_flow(const struct tuple *tuple)
 	return mix_bits((u64)(fold_address(&tuple->source) ^ fold_address(&tuple->destination)) << 32 | both);
 }
 
+// Returns the protocol of what is in the outer packet.
+INLINE u8 inner_protocol(const struct packet *packet)
+{
+	return packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+}
+
 INLINE void set_gue(struct gue *gue, const struct server *server, const struct packet *packet, u32 len)
 {
 	// Of the range for ports of short use (RFC 6335, 6).
@@ -44,24 +49,41 @@ INLINE void set_gue(struct gue *gue, const struct server *server, const struct p
 	gue->len = NETWORK16(len);
 	gue->checksum = 0;
 	gue->version_and_len = 0;
-	gue->protocol = packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	gue->protocol = inner_protocol(packet);
 	gue->flags = 0;
+}
+
+// Makes room for a header of IP, and for that of GUE if the server has it.
+INLINE long make_room(struct __sk_buff *skb, const struct server *server, u32 ip_len, u64 what_for)
+{
+	if (server->method == METHOD_GUE)
+		return adjust_room(skb, ip_len + sizeof(struct gue), ROOM_AFTER_ETHERNET, what_for | ROOM_FOR_UDP);
+	return adjust_room(skb, ip_len, ROOM_AFTER_ETHERNET, what_for);
+}
+
+// Stores the headers in the room that was made for them; that of GUE follows that of IP.
+INLINE long store_outer(struct __sk_buff *skb, const struct server *server, u16 type, const void *outer, u32 ip_len)
+{
+	u16 network_type = NETWORK16(type);
+	if (store_bytes(skb, ETHERNET_TYPE, &network_type, sizeof(network_type), 0))
+		return -1;
+	if (server->method == METHOD_GUE)
+		return store_bytes(skb, ETHERNET_LEN, outer, ip_len + sizeof(struct gue), 0);
+	return store_bytes(skb, ETHERNET_LEN, outer, ip_len, 0);
 }
 
 INLINE long encapsulate_ipv4(struct __sk_buff *skb, const struct packet *packet, const struct server *server,
 			     u8 type_of_service)
 {
 	struct outer_ipv4 outer = {};
-	u32 is_gue = server->method == METHOD_GUE;
-	u32 len = sizeof(outer.ip) + (is_gue ? sizeof(outer.gue) : 0);
-	if (adjust_room(skb, len, ROOM_AFTER_ETHERNET, ROOM_FOR_IPV4 | (is_gue ? ROOM_FOR_UDP : 0)))
+	if (make_room(skb, server, sizeof(outer.ip), ROOM_FOR_IPV4))
 		return -1;
 	outer.ip.version_and_len = 0x45;
 	outer.ip.type_of_service = type_of_service;
 	outer.ip.len = NETWORK16(skb->len - ETHERNET_LEN);
 	outer.ip.fragment = NETWORK16(IPV4_DO_NOT_FRAGMENT);
 	outer.ip.time_to_live = OUTER_HOP_LIMIT;
-	outer.ip.protocol = is_gue ? PROTOCOL_UDP : packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	outer.ip.protocol = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
 	outer.ip.source = server->source.words[3];
 	outer.ip.destination = server->address.words[3];
 	u64 sum = 0;
@@ -71,34 +93,24 @@ INLINE long encapsulate_ipv4(struct __sk_buff *skb, const struct packet *packet,
 		sum += words[n];
 	outer.ip.checksum = changed_checksum(0xffff, sum);
 	set_gue(&outer.gue, server, packet, skb->len - ETHERNET_LEN - sizeof(outer.ip));
-	u16 type = NETWORK16(ETHERTYPE_IPV4);
-	if (store_bytes(skb, ETHERNET_TYPE, &type, sizeof(type), 0))
-		return -1;
-	return is_gue ? store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer), 0)
-		      : store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer.ip), 0);
+	return store_outer(skb, server, ETHERTYPE_IPV4, &outer, sizeof(outer.ip));
 }
 
 INLINE long encapsulate_ipv6(struct __sk_buff *skb, const struct packet *packet, const struct server *server,
 			     u8 traffic_class)
 {
 	struct outer_ipv6 outer = {};
-	u32 is_gue = server->method == METHOD_GUE;
-	u32 len = sizeof(outer.ip) + (is_gue ? sizeof(outer.gue) : 0);
-	if (adjust_room(skb, len, ROOM_AFTER_ETHERNET, ROOM_FOR_IPV6 | (is_gue ? ROOM_FOR_UDP : 0)))
+	if (make_room(skb, server, sizeof(outer.ip), ROOM_FOR_IPV6))
 		return -1;
 	u32 flow_label = hash_flow(&packet->tuple) & 0xfffff;
 	outer.ip.version_and_flow = __builtin_bswap32(6u << 28 | (u32)traffic_class << 20 | flow_label);
 	outer.ip.payload_len = NETWORK16(skb->len - ETHERNET_LEN - sizeof(outer.ip));
-	outer.ip.next_header = is_gue ? PROTOCOL_UDP : packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	outer.ip.next_header = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
 	outer.ip.hop_limit = OUTER_HOP_LIMIT;
 	outer.ip.source = server->source;
 	outer.ip.destination = server->address;
 	set_gue(&outer.gue, server, packet, skb->len - ETHERNET_LEN - sizeof(outer.ip));
-	u16 type = NETWORK16(ETHERTYPE_IPV6);
-	if (store_bytes(skb, ETHERNET_TYPE, &type, sizeof(type), 0))
-		return -1;
-	return is_gue ? store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer), 0)
-		      : store_bytes(skb, ETHERNET_LEN, &outer, sizeof(outer.ip), 0);
+	return store_outer(skb, server, ETHERTYPE_IPV6, &outer, sizeof(outer.ip));
 }
 
 // Returns the type of service, or the traffic class, of a packet, whose congestion bits the outer one has too
@@ -115,11 +127,10 @@ INLINE long load_traffic_class(struct __sk_buff *skb, const struct packet *packe
 
 // Sends a packet to a server by its tunnel.
 static __attribute__((noinline)) int send_by_tunnel(struct __sk_buff *skb, const struct packet *packet, u32 ifindex,
-						    u32 number)
+						    const struct server *server)
 {
-	struct server *server = map_lookup(&servers, &number);
 	u8 traffic_class;
-	if (!server || load_traffic_class(skb, packet, &traffic_class))
+	if (load_traffic_class(skb, packet, &traffic_class))
 		return VERDICT_DROP;
 	long failed = is_ipv4(&server->address) ? encapsulate_ipv4(skb, packet, server, traffic_class)
 						: encapsulate_ipv6(skb, packet, server, traffic_class);
@@ -137,7 +148,7 @@ INLINE int send_to_server(struct __sk_buff *skb, const struct packet *packet, u3
 	if (!server)
 		return VERDICT_DROP;
 	if (server->method >= METHOD_IPIP)
-		return send_by_tunnel(skb, packet, ifindex, number);
+		return send_by_tunnel(skb, packet, ifindex, server);
 	return send_direct(skb, ifindex, &server->address);
 }
 

@@ -226,10 +226,15 @@ impl PacketFlowTable {
         Ok(false)
     }
 
-    /// Ends the record of a flow that the kernel has forgotten, because the table was full.
+    /// Ends and counts the record of a flow that the kernel has forgotten, because the table was full.
     fn forget(&mut self, tuple: &RawTuple, now: u64, servers: &mut ServerSlots) {
+        let is_open = self.records.get(tuple).is_some_and(|record| !record.is_over);
+        self.forgotten += u64::from(is_open);
+        self.remove_forgotten(tuple, now, servers);
+    }
+
+    fn remove_forgotten(&mut self, tuple: &RawTuple, now: u64, servers: &mut ServerSlots) {
         let Some(record) = self.records.get(tuple) else { return };
-        self.forgotten += u64::from(!record.is_over);
         let outcome = if record.is_answered { Outcome::Ok } else { Outcome::Cancelled };
         let end = EngineFlowEnd::Forgotten;
         self.remove(tuple, servers, FlowEnding { end, outcome, at: now, bytes: [None; 2] });
@@ -256,9 +261,7 @@ impl PacketFlowTable {
         for tuple in tuples {
             if maps.flow(&tuple)?.is_none() {
                 // The program has counted most of them.
-                let counted = self.forgotten;
-                self.forget(&tuple, now, servers);
-                self.forgotten = counted;
+                self.remove_forgotten(&tuple, now, servers);
             }
         }
         Ok(())

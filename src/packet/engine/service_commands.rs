@@ -113,16 +113,14 @@ impl PacketWorker {
             return owner.finish(EngineDrainReport::default());
         }
         let Some(service) = self.services.get_mut(&key) else { return };
-        let (id, is_first) = (service.id, service.drain.is_none());
-        let flows = self.flows.count_open(id);
-        let result = service.begin_drain(within, now(), flows, &mut self.maps);
+        let id = service.id;
+        let result = service.begin_drain(within, now(), &mut self.maps);
         self.check(result);
         // Flows that a table has decided a moment ago are drained, too.
         self.read_all_events();
         let flows = self.flows.count_open(id);
-        let drain = self.services.get_mut(&key).and_then(|it| it.drain.as_mut());
-        if let Some(drain) = drain.filter(|_| is_first) {
-            drain.flows = flows;
+        if let Some(drain) = self.services.get_mut(&key).and_then(|it| it.drain.as_mut()) {
+            drain.flows.get_or_insert(flows);
         }
         self.forget_address(key);
         self.end_drained(now());
@@ -162,7 +160,7 @@ impl PacketWorker {
             let result = service.release_servers(&mut self.maps, &mut self.servers);
             self.check(result);
             let mut report = EngineDrainReport::default();
-            let begun = service.drain.as_ref().map_or(0, |drain| drain.flows);
+            let begun = service.drain.as_ref().and_then(|drain| drain.flows).unwrap_or_default();
             (report.finished, report.cut) = (begun.saturating_sub(open), open);
             service.owner.finish(report);
         }

@@ -56,8 +56,8 @@ pub(super) struct RetiredCounters {
 pub(super) struct PacketServiceDrain {
     /// `None` for no limit.
     pub(super) deadline: Option<Instant>,
-    /// The flows at the beginning.
-    pub(super) flows: u64,
+    /// The flows at the beginning, when they are known.
+    pub(super) flows: Option<u64>,
 }
 
 /// Who gets a new flow.
@@ -319,10 +319,9 @@ impl PacketVirtualService {
         &mut self,
         within: Duration,
         now: Instant,
-        flows: u64,
         maps: &mut PacketMaps,
     ) -> Result<(), PacketError> {
-        let flows = self.drain.as_ref().map_or(flows, |drain| drain.flows);
+        let flows = self.drain.as_ref().and_then(|drain| drain.flows);
         self.drain = Some(PacketServiceDrain { deadline: now.checked_add(within), flows });
         self.published = None;
         maps.remove_service(&self.key)

@@ -194,6 +194,7 @@ impl PacketWorker {
             self.report_ends();
             if now >= next_alive {
                 self.tell_alive();
+                // While another process is asked, the count is that of its packets.
                 if !has_packet && self.has_events() {
                     let result = self.maps.clear_waiting_upcalls();
                     self.check(result);

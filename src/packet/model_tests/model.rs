@@ -10,10 +10,7 @@ use super::model_state::{
 };
 use super::parsed::{FragmentPart, LeftToStack, PacketKey, ParsedFrame};
 use super::rewriting::{TranslatedError, rewrite_error, rewrite_ip, rewrite_segment};
-use super::tunnelling::encapsulate;
-use crate::packet::layout::{
-    PROTOCOL_TCP, RawServerCounters, event_kind, flow_state, server_method,
-};
+use crate::packet::layout::{PROTOCOL_TCP, RawServerCounters, event_kind, flow_state};
 use crate::packet::statistics::PacketStatistics;
 
 /// What becomes of a frame.
@@ -187,16 +184,6 @@ impl ProgramModel {
             self.encapsulate(flow.server, key, output);
         }
         FrameVerdict::Redirect
-    }
-
-    /// Puts a packet into another one if the server has a tunnel.
-    fn encapsulate(&self, server: u32, key: PacketKey, output: &mut ModelOutput) {
-        let server = &self.servers[&server];
-        if [server_method::IPIP, server_method::GUE].contains(&server.method) {
-            let (frame, len) = encapsulate(&output.frame, server, key);
-            output.frame = frame;
-            output.checksums.iter_mut().for_each(|at| *at += len);
-        }
     }
 
     /// Remembers the ports of a first fragment, or finds those of a later one. Returns whether they are known.

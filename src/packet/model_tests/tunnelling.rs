@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::frames::{ETHERNET_LEN, frame, with_hop_limit, with_ip_octets};
+use super::model::{ModelOutput, ProgramModel};
 use super::model_state::ModelServer;
 use super::parsed::PacketKey;
 use crate::packet::layout::{PROTOCOL_UDP, server_method};
@@ -38,7 +39,7 @@ fn flow_hash((source, destination, _): PacketKey) -> u64 {
 }
 
 /// Returns a frame whose packet is in another one, to a server, with the length of what is before it.
-pub(super) fn encapsulate(sent: &[u8], server: &ModelServer, key: PacketKey) -> (Vec<u8>, usize) {
+fn encapsulate(sent: &[u8], server: &ModelServer, key: PacketKey) -> (Vec<u8>, usize) {
     let packet = &sent[ETHERNET_LEN..];
     let is_ipv6 = packet[0] >> 4 == 6;
     let class = if is_ipv6 { packet[0] << 4 | packet[1] >> 4 } else { packet[1] };
@@ -66,4 +67,16 @@ pub(super) fn encapsulate(sent: &[u8], server: &ModelServer, key: PacketKey) -> 
     let outer = with_hop_limit(&outer, 64);
     let len = outer.len() - sent.len();
     ([&sent[..12], &outer[12..]].concat(), len)
+}
+
+impl ProgramModel {
+    /// Puts a packet into another one if the server has a tunnel.
+    pub(super) fn encapsulate(&self, server: u32, key: PacketKey, output: &mut ModelOutput) {
+        let server = &self.servers[&server];
+        if [server_method::IPIP, server_method::GUE].contains(&server.method) {
+            let (frame, len) = encapsulate(&output.frame, server, key);
+            output.frame = frame;
+            output.checksums.iter_mut().for_each(|at| *at += len);
+        }
+    }
 }
