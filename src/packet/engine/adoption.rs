@@ -48,14 +48,15 @@ impl PacketWorker {
             return Ok(());
         }
         self.lost_events = statistics.events_lost;
-        let found = self.find_unknown_flows();
+        let found = self.find_unknown_flows().and_then(|()| {
+            self.flows.drop_forgotten(self.clock.now(), &self.maps, &mut self.servers)
+        });
         let end = now();
         self.next_recovery = end + (end - begun) * 9;
         found
     }
 
-    /// Takes the flows in the kernel of which this process does not know, and ends those that have ended or that it has
-    /// no more.
+    /// Takes the flows in the kernel of which this process does not know, and ends those that have ended.
     pub(super) fn find_unknown_flows(&mut self) -> Result<(), PacketError> {
         // While flows come and go, the kernel may begin again from the first.
         let room = self.settings.flows as usize + self.settings.ipv6_flows as usize;
@@ -80,6 +81,6 @@ impl PacketWorker {
                 });
             }
         }
-        self.flows.drop_forgotten(self.clock.now(), &self.maps, &mut self.servers)
+        Ok(())
     }
 }
