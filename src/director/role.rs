@@ -40,6 +40,11 @@ impl RoleSender {
         (Self(Arc::new(sender)), RoleWatch(receiver))
     }
 
+    /// Returns a reader of the role.
+    pub(super) fn watch(&self) -> RoleWatch {
+        RoleWatch(self.0.subscribe())
+    }
+
     /// Sets the role of a director that takes part in no election.
     pub(super) fn set_without_vrrp(&self, role: DirectorRole) {
         self.0.send_if_modified(|state| {

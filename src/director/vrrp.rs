@@ -16,7 +16,7 @@ use super::error::DirectorError;
 use super::event_log::EventLog;
 use super::events::DirectorEvent;
 use super::registry::ServiceRegistry;
-use super::role::{DirectorRole, RoleSender};
+use super::role::{DirectorRole, RoleSender, RoleWatch};
 use super::service::VirtualService;
 use super::supervisor::{RESTART_DELAY, TaskSupervisor};
 use super::sync::SyncStatusSlot;
@@ -58,11 +58,32 @@ pub(super) struct TakeoverConditions {
 const MAX_TAKEOVER_WAIT: Duration = Duration::from_secs(30);
 
 impl TakeoverConditions {
-    /// Holds preemption back until the conditions are met, or the time is over.
-    async fn wait(self, registry: ServiceRegistry, vrrp: Arc<Vrrp>) {
+    /// Holds preemption back until the conditions are met, or the time is over: after the start, and again each time
+    /// that the director is active no more, because the other one knows better since.
+    async fn hold_preemption(
+        self,
+        registry: ServiceRegistry,
+        vrrp: Arc<Vrrp>,
+        mut role: RoleWatch,
+    ) {
+        loop {
+            vrrp.hold_preemption(true);
+            let (_, takeovers) = role.role_and_takeovers();
+            self.wait(&registry).await;
+            vrrp.hold_preemption(false);
+            while role.is_active() || role.role_and_takeovers().1 == takeovers {
+                if !role.changed().await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until the conditions are met, or the time is over.
+    async fn wait(&self, registry: &ServiceRegistry) {
         let wait = async {
             let mut tick = tokio::time::interval(TRACK_INTERVAL);
-            while !self.are_met(&registry) {
+            while !self.are_met(registry) {
                 tick.tick().await;
             }
         };
@@ -72,12 +93,12 @@ impl TakeoverConditions {
                  {MAX_TAKEOVER_WAIT:?} a check had no result or the state was not received"
             );
         }
-        vrrp.hold_preemption(false);
     }
 
     fn are_met(&self, registry: &ServiceRegistry) -> bool {
         let services = registry.services();
-        let in_sync = |slot: &SyncStatusSlot| slot.status().is_some_and(|status| status.in_sync);
+        // That the other director has this one's state does not count.
+        let in_sync = |slot: &SyncStatusSlot| slot.followed_peer().is_some();
         services.len() >= self.services
             && services.iter().all(|service| service.has_first_verdicts())
             && self.sync.as_ref().is_none_or(in_sync)
@@ -117,12 +138,13 @@ impl VrrpDriver {
         let notify = build_notify(configs, supervisor);
         let vrrp = Arc::new(Vrrp::start_with_notify(routers, notify)?);
         vrrp.hold_preemption(true);
-        let (services, held) = (registry.clone(), Arc::clone(&vrrp));
-        let readiness = supervisor.spawn("election readiness", move || {
-            conditions.clone().wait(services.clone(), Arc::clone(&held))
-        });
         let mut events = vrrp.events();
         role.set_vrrp(&vrrp);
+        let (services, held, watch) = (registry.clone(), Arc::clone(&vrrp), role.watch());
+        let readiness = supervisor.spawn("election readiness", move || {
+            let (services, held) = (services.clone(), Arc::clone(&held));
+            conditions.clone().hold_preemption(services, held, watch.clone())
+        });
         let (election, sender) = (Arc::downgrade(&vrrp), role.clone());
         let log = registry.events().clone();
         let end = Arc::new(ElectionEnd::default());
