@@ -87,6 +87,11 @@ impl EngineSet {
         lock(&self.0).packet.as_ref().map(|started| started.engine.statistics())
     }
 
+    /// Returns the packet engine, if it runs.
+    pub(super) fn packet(&self) -> Option<Arc<PacketEngine>> {
+        lock(&self.0).packet.as_ref().map(|started| Arc::clone(&started.engine))
+    }
+
     /// Ends the packet engine, whose services have all ended or were handed over. For those that were handed over
     /// the table in the kernel decides from now on, or the engine of a successor.
     pub(super) fn stop_packet(&self) {

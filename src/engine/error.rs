@@ -38,6 +38,14 @@ pub enum EngineError {
         /// The cause.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The engine cannot tell another one of its flows, or not keep those that another one has told of.
+    #[error("engine {engine} cannot synchronize its flows: {source}")]
+    Flows {
+        /// The engine's name.
+        engine: &'static str,
+        /// The cause.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// The engine's table of connections and persistent clients cannot be read.
     #[error("engine {engine} cannot list the connections of {address}: {source}")]
     Entries {

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
 
 /// The number of a layout. It changes with every change of a struct, because maps outlive the director.
-pub(super) const LAYOUT_VERSION: u32 = 5;
+pub(super) const LAYOUT_VERSION: u32 = 6;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
@@ -224,7 +224,6 @@ pub(super) mod flow_state {
     pub(in crate::packet) const CLIENT_RESET: u32 = 16;
     pub(in crate::packet) const SERVER_RESET: u32 = 32;
     pub(in crate::packet) const DIRECT: u32 = 64;
-    #[cfg(test)]
     pub(in crate::packet) const ASSURED: u32 = 128;
     pub(in crate::packet) const FINS: u32 = CLIENT_FIN | SERVER_FIN;
     pub(in crate::packet) const RESETS: u32 = CLIENT_RESET | SERVER_RESET;
@@ -238,6 +237,10 @@ pub(super) const SERVICE_UNOWNED: u32 = 2;
 pub(super) const SERVICE_IS_KEYED: u32 = 4;
 /// A bit of [`RawService::flags`]: the client's port is part of the key.
 pub(super) const SERVICE_HASHES_PORT: u32 = 8;
+/// A bit of [`RawService::flags`]: another machine has the address, and this one decides nothing.
+pub(super) const SERVICE_IS_ELSEWHERE: u32 = 16;
+/// A bit of [`RawService::flags`]: connections that are not known may be told of soon, and are not refused.
+pub(super) const SERVICE_IS_NEW_HERE: u32 = 32;
 
 /// [`RawService::rule`]
 pub(super) mod table_rule {

@@ -156,6 +156,7 @@
 mod engine;
 mod error;
 mod flow_direction;
+mod flow_sync;
 mod frame;
 mod kernel_state;
 mod layout;
@@ -167,6 +168,7 @@ mod statistics;
 
 pub use self::engine::PacketEngine;
 pub use self::error::PacketError;
+pub use self::flow_sync::{FlowBatch, FlowBatchError, FlowFeed, RestoredFlows, SyncedFlow};
 pub use self::kernel_state::{PacketKernelState, PacketServerState, PacketServiceState, detach};
 pub use self::settings::PacketSettings;
 pub use self::statistics::PacketStatistics;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -17,6 +18,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+/// The notifications that are read before they are heeded.
+const MAX_NOTIFICATIONS: usize = 64;
 /// The longest datagram of a reply: kernels fill up to 32 KiB.
 const MAX_DATAGRAM_LEN: usize = 32 * 1024;
 
@@ -28,8 +31,18 @@ pub(super) struct NetworkDevice {
     /// Frames of it have a header of Ethernet.
     pub(super) is_ethernet: bool,
     pub(super) mac: Vec<u8>,
-    /// It is one end of a pair (veth, netkit), and the other one is in another network namespace.
-    pub(super) has_peer_elsewhere: bool,
+    /// Where the other end is of a pair (veth, netkit), if it is in another network namespace.
+    pub(super) peer_elsewhere: Option<PeerPlace>,
+    /// It is a port of a bridge, or of another device.
+    is_port: bool,
+}
+
+/// Where a device is that is in another network namespace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct PeerPlace {
+    index: u32,
+    /// The number that this namespace has for the other one.
+    namespace: i32,
 }
 
 /// A machine that the kernel knows the hardware address of.
@@ -53,6 +66,50 @@ pub(super) enum RouteToServer {
     },
     /// The address is this machine's own.
     Local,
+}
+
+/// The multicast groups of changes of addresses, of IPv4 and of IPv6.
+const ADDRESS_GROUPS: [u32; 2] = [5, 9];
+
+/// Becomes readable when this machine gets or loses an address, in the network namespace of the thread that opens it.
+pub(super) struct AddressWatch(Socket);
+
+impl std::fmt::Debug for AddressWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AddressWatch").finish_non_exhaustive()
+    }
+}
+
+impl AsFd for AddressWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AddressWatch {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        for group in ADDRESS_GROUPS {
+            socket.add_membership(group)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// Returns whether addresses have changed since the last call.
+    pub(super) fn take_change(&self) -> bool {
+        let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
+        for n in 0..MAX_NOTIFICATIONS {
+            buffer.clear();
+            match self.0.recv(&mut buffer, 0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return n > 0,
+                // Of too many at a time some are lost, which is a change too.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        true
+    }
 }
 
 /// A netlink socket for requests, in the network namespace of the thread that opens it.
@@ -148,6 +205,20 @@ impl RouteSocket {
         devices.next().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Returns the hardware address of a device in another network namespace, to which packets for it alone come;
+    /// `None` for a port of a bridge, where packets for others come, too.
+    pub(super) fn peer_mac(&mut self, place: PeerPlace) -> io::Result<Option<Vec<u8>>> {
+        let mut message = LinkMessage::default();
+        message.header.index = place.index;
+        message.attributes.push(LinkAttribute::IfNetnsId(place.namespace));
+        let replies = self.request(RouteNetlinkMessage::GetLink(message), 0)?;
+        let devices = replies.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewLink(link) => Some(device(link)),
+            _ => None,
+        });
+        Ok(devices.filter(|device| !device.is_port).map(|device| device.mac).next())
+    }
+
     /// Sets a device up, without a protocol that finds hardware addresses.
     pub(super) fn set_up(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
@@ -207,12 +278,15 @@ impl RouteSocket {
 
 fn device(link: LinkMessage) -> NetworkDevice {
     let (mut name, mut mac) = (String::new(), Vec::new());
-    let (mut is_pair, mut is_elsewhere) = (false, false);
+    let (mut is_pair, mut is_port) = (false, false);
+    let (mut peer, mut peer_namespace) = (None, None);
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(it) => name = it,
             LinkAttribute::Address(it) => mac = it,
-            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+            LinkAttribute::Link(index) => peer = Some(index),
+            LinkAttribute::LinkNetNsId(namespace) => peer_namespace = Some(namespace),
+            LinkAttribute::Controller(_) => is_port = true,
             LinkAttribute::LinkInfo(infos) => {
                 is_pair = infos.iter().any(|info| match info {
                     LinkInfo::Kind(kind) => matches!(kind, InfoKind::Veth | InfoKind::Netkit),
@@ -223,8 +297,9 @@ fn device(link: LinkMessage) -> NetworkDevice {
         }
     }
     let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
-    let has_peer_elsewhere = is_pair && is_elsewhere;
-    NetworkDevice { index: link.header.index, name, is_ethernet, mac, has_peer_elsewhere }
+    let place = peer.zip(peer_namespace).filter(|_| is_pair);
+    let peer_elsewhere = place.map(|(index, namespace)| PeerPlace { index, namespace });
+    NetworkDevice { index: link.header.index, name, is_ethernet, mac, peer_elsewhere, is_port }
 }
 
 /// Returns a neighbour whose hardware address packets can be sent to.

@@ -70,6 +70,9 @@ statistics! {
     /// [the module](super)). Many in a second are a flood, or many UDP
     /// flows of one question each.
     unassured_forgotten,
+    /// Packets of no flow that were dropped because another machine has the virtual address, or had it a second ago
+    /// and may tell of the flow.
+    elsewhere,
     /// Flows that the table has forgotten because it was full, as far as the process has noticed. The next
     /// packet of a UDP flow begins a new one; those of a connection are counted in
     /// [`without_flow`](Self::without_flow).

@@ -20,6 +20,8 @@ mod keyed;
 #[cfg(feature = "director")]
 mod operator;
 mod outlive;
+#[cfg(feature = "director")]
+mod pair;
 mod process;
 mod recorded;
 mod selftest;

@@ -4,6 +4,9 @@
 //! client 10.1.0.2, fd01::2 -- director 10.9.0.1, fd09::1 (virtual) --+-- a 10.2.0.2, fd02::2
 //!                                                                    +-- b 10.3.0.2, fd03::2
 //! ```
+//!
+//! With a second director, each of the three networks is a bridge in the namespace `wire`, and the directors are the
+//! hosts 11 and 12 of each. The virtual addresses, and those of the gateways, are left to the test.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -28,11 +31,72 @@ pub(crate) const SERVERS: [[&str; 2]; 2] = [["10.2.0.2", "10.3.0.2"], ["fd02::2"
 pub(crate) struct World {
     name: String,
     folder: PathBuf,
+    machines: &'static [&'static str],
 }
+
+/// The networks, by their numbers, and who is in them beside the directors.
+const NETWORKS: [(u8, &str); 3] = [(1, "client"), (2, "a"), (3, "b")];
 
 impl World {
     /// Makes the namespaces; `None` where this is not possible, for a reason that was printed.
     pub(crate) fn build() -> Option<Self> {
+        let world = Self::of_machines(&["client", "director", "a", "b"])?;
+        for (n, machine) in NETWORKS {
+            world.connect_machine(n, machine);
+        }
+        for address in VIRTUAL {
+            world.at("director", &format!("address add {address} dev lo"));
+        }
+        Some(world)
+    }
+
+    /// Makes the namespaces of two directors; `None` where this is not possible, for a reason that was printed.
+    pub(crate) fn build_pair() -> Option<Self> {
+        let world = Self::of_machines(&["client", "director", "second", "a", "b", "wire"])?;
+        for (n, machine) in NETWORKS {
+            world.at("wire", &format!("link add net{n} type bridge forward_delay 0"));
+            world.at("wire", &format!("link set net{n} up"));
+            let near = format!("to-{machine}");
+            for (at, device, host) in
+                [(machine, "eth0", 2), ("director", &*near, 11), ("second", &*near, 12)]
+            {
+                world.plug(n, at, device);
+                world.add_addresses(n, at, device, host);
+            }
+            world.add_default_routes(n, machine);
+        }
+        Some(world)
+    }
+
+    /// Connects a device of a machine with the bridge of a network.
+    fn plug(&self, n: u8, machine: &str, device: &str) {
+        let (wire, other) = (self.namespace("wire"), self.namespace(machine));
+        let port = format!("{machine}{n}");
+        self.ip(&format!(
+            "link add {port} netns {wire} type veth peer name {device} netns {other}"
+        ));
+        self.at("wire", &format!("link set {port} master net{n} up"));
+    }
+
+    /// Connects the links of a machine to the networks, or pulls them out.
+    pub(crate) fn set_links(&self, machine: &str, state: &str) {
+        for (n, _) in NETWORKS {
+            self.at("wire", &format!("link set {machine}{n} {state}"));
+        }
+    }
+
+    fn add_addresses(&self, n: u8, machine: &str, device: &str, host: u8) {
+        self.at(machine, &format!("link set {device} up"));
+        self.at(machine, &format!("address add 10.{n}.0.{host}/24 dev {device}"));
+        self.at(machine, &format!("address add fd0{n}::{host}/64 dev {device} nodad"));
+    }
+
+    fn add_default_routes(&self, n: u8, machine: &str) {
+        self.at(machine, &format!("route add default via 10.{n}.0.1"));
+        self.at(machine, &format!("-6 route add default via fd0{n}::1"));
+    }
+
+    fn of_machines(machines: &'static [&'static str]) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         if !namespaces::can_run(&["ip"]) {
             return None;
@@ -43,16 +107,10 @@ impl World {
         let folder = Path::new("/run").join(&name);
         fs::create_dir(&folder).expect("a folder");
         mount("bpf", &folder, "bpf", MountFlags::empty(), None).expect("a BPF file system");
-        let world = Self { name, folder };
-        for machine in ["client", "director", "a", "b"] {
+        let world = Self { name, folder, machines };
+        for machine in machines {
             world.ip(&format!("netns add {}", world.namespace(machine)));
             world.at(machine, "link set lo up");
-        }
-        for (n, machine) in [(1, "client"), (2, "a"), (3, "b")] {
-            world.connect_machine(n, machine);
-        }
-        for address in VIRTUAL {
-            world.at("director", &format!("address add {address} dev lo"));
         }
         Some(world)
     }
@@ -65,12 +123,9 @@ impl World {
             "link add {near} netns {director} type veth peer name eth0 netns {other}"
         ));
         for (at, device, host) in [("director", &*near, 1), (machine, "eth0", 2)] {
-            self.at(at, &format!("link set {device} up"));
-            self.at(at, &format!("address add 10.{n}.0.{host}/24 dev {device}"));
-            self.at(at, &format!("address add fd0{n}::{host}/64 dev {device} nodad"));
+            self.add_addresses(n, at, device, host);
         }
-        self.at(machine, &format!("route add default via 10.{n}.0.1"));
-        self.at(machine, &format!("-6 route add default via fd0{n}::1"));
+        self.add_default_routes(n, machine);
     }
 
     pub(crate) fn namespace(&self, machine: &str) -> String {
@@ -130,7 +185,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for machine in ["client", "director", "a", "b"] {
+        for machine in self.machines {
             // More important than one that is not there.
             let _ = Command::new("ip").args(["netns", "delete", &self.namespace(machine)]).output();
         }

@@ -80,9 +80,9 @@ impl RunningParts {
         if plan.sync {
             self.sync = None;
             self.sync = config.sync.zip(sync).map(|(config, listener)| {
-                let (registry, role) = (&self.registry, &self.role_watch);
+                let (parts, role) = ((&self.registry, &self.engines), &self.role_watch);
                 let (slot, supervisor) = (&self.sync_status, &self.supervisor);
-                RunningSync::start(config, listener, registry, role, slot, supervisor)
+                RunningSync::start(config, listener, parts, role, slot, supervisor)
             });
         }
         // A start that fails, or ends here, leaves the handover socket to the predecessor.

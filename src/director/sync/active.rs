@@ -9,9 +9,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::channel::{NoiseChannel, NoiseRole};
+use super::channel::{MessageKind, NoiseChannel, NoiseRole};
+use super::flow_publisher::FlowPublisher;
 use super::message::{ServiceUpdate, SlowUpdate, SyncMessage, TemplateUpdate};
 use super::state::{SYNC_INTERVAL, StateSync};
+use crate::director::engines::EngineSet;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::RoleWatch;
 use crate::director::service::ServiceOutline;
@@ -43,7 +45,7 @@ const CONNECTION_TASK: &str = "sync connection";
 pub(super) async fn publish(
     listener: Arc<TcpListener>,
     state: Arc<StateSync>,
-    registry: ServiceRegistry,
+    (registry, engines): (ServiceRegistry, EngineSet),
     role: RoleWatch,
     supervisor: TaskSupervisor,
 ) {
@@ -64,6 +66,7 @@ pub(super) async fn publish(
                     continue;
                 };
                 let (state, registry, role) = (Arc::clone(&state), registry.clone(), role.clone());
+                let flows = FlowPublisher::new(engines.clone());
                 let (supervisor, followers) = (supervisor.clone(), Arc::clone(&followers));
                 connections.spawn(async move {
                     let key = state.config.key();
@@ -76,7 +79,8 @@ pub(super) async fn publish(
                     let Ok(_permit) = followers.try_acquire() else {
                         return state.report_refusal(from, "too many standbys");
                     };
-                    let publishing = publish_to_follower(&state, &registry, &role, channel);
+                    let publishing =
+                        publish_to_follower(&state, (&registry, flows), &role, channel);
                     match catch_panic(publishing).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => {
@@ -96,7 +100,7 @@ pub(super) async fn publish(
 
 async fn publish_to_follower(
     state: &StateSync,
-    registry: &ServiceRegistry,
+    (registry, mut flows): (&ServiceRegistry, FlowPublisher),
     role: &RoleWatch,
     mut channel: NoiseChannel,
 ) -> io::Result<()> {
@@ -104,12 +108,27 @@ async fn publish_to_follower(
     let mut progress = FollowerProgress::default();
     let mut tick = tokio::time::interval(SYNC_INTERVAL);
     loop {
-        tick.tick().await;
-        let message = progress.next_message(role.is_active(), &registry.services(), tokio_now());
+        let batch = tokio::select! {
+            _ = tick.tick() => None,
+            batch = flows.next() => Some(batch),
+        };
+        let (kind, message, flow_count) = match batch {
+            Some(batch) => (MessageKind::Flows, batch.encode(), batch.flows.len()),
+            None => {
+                let is_active = role.is_active();
+                flows.follow(is_active && channel.takes_flows, tokio_now()).await;
+                let mut message =
+                    progress.next_message(is_active, &registry.services(), tokio_now());
+                message.has_flows = flows.is_running();
+                (MessageKind::State, serde_json::to_vec(&message)?, 0)
+            }
+        };
         let sent_before = channel.bytes_sent;
-        tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await??;
-        follower.set_synchronized(message.is_active);
-        state.lock_progress().status.sent += channel.bytes_sent - sent_before;
+        tokio::time::timeout(SEND_TIMEOUT, channel.send(kind, &message)).await??;
+        follower.set_synchronized(progress.last_export.is_some() && flows.has_told_all());
+        let mut progress = state.lock_progress();
+        progress.status.sent += channel.bytes_sent - sent_before;
+        progress.status.flows_sent += flow_count as u64;
     }
 }
 
@@ -152,7 +171,7 @@ impl FollowerProgress {
             (!update.templates.is_empty() || update.slow.is_some()).then_some(update)
         });
         let updates = updates.collect();
-        SyncMessage { is_active, is_full, outlines, services: updates }
+        SyncMessage { is_active, is_full, has_flows: false, outlines, services: updates }
     }
 
     /// Returns what the other director's configuration must have too, unless it is what was sent last.

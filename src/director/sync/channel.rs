@@ -3,14 +3,14 @@
 //! It uses the Noise protocol (revision 34), `NNpsk0`: each side proves with its first message that it
 //! has the key. Session keys are new for each connection: a recorded connection cannot be replayed, and
 //! cannot be decrypted by an attacker who learns the key later. A frame on the wire is a length of two
-//! bytes and a Noise message. The plain text of a frame is one byte, 1 in the last frame of a message
-//! and 0 before, and a part of the message in JSON.
+//! bytes and a Noise message. The plain text of a frame is one byte and a part of the message. The lowest bit of
+//! the byte is 1 in the last frame of a message; the next one is 1 if the message is about flows, and 0 if it is
+//! JSON. The side that connects says in its first message of the handshake whether it takes flows: one that does not
+//! is of an earlier version.
 
 use std::io;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use snow::{Builder, TransportState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,6 +19,11 @@ use tokio::time::timeout;
 const NOISE_PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 /// The version of the messages. The handshake fails if the other side has another prologue.
 const NOISE_PROLOGUE: &[u8] = b"lvs director sync 1";
+/// What the side that connects says if it takes flows.
+const TAKES_FLOWS: &[u8] = b"flows 1";
+/// Bits of the first byte of a frame.
+const IS_LAST: u8 = 1;
+const IS_FLOWS: u8 = 2;
 /// The longest Noise message.
 const MAX_NOISE_MESSAGE: usize = 65_535;
 /// The length of the authentication tag of a Noise message.
@@ -33,10 +38,21 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct NoiseChannel {
     stream: TcpStream,
     noise: TransportState,
+    /// Whether the side that has connected takes flows.
+    pub(super) takes_flows: bool,
     /// Bytes sent, in frames with their lengths.
     pub(super) bytes_sent: u64,
     /// Bytes received, in frames with their lengths.
     pub(super) bytes_received: u64,
+}
+
+/// What a message is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum MessageKind {
+    /// Everything but flows, in JSON.
+    State,
+    /// Flows of the packet engine, in octets.
+    Flows,
 }
 
 /// The side of a connection.
@@ -64,10 +80,12 @@ impl NoiseChannel {
             let builder = Builder::new(pattern).psk(0, key).map_err(invalid_data)?;
             let builder = builder.prologue(NOISE_PROLOGUE).map_err(invalid_data)?;
             let mut buffer = vec![0; MAX_NOISE_MESSAGE];
+            let mut takes_flows = true;
             let noise = match role {
                 NoiseRole::Initiator => {
                     let mut noise = builder.build_initiator().map_err(invalid_data)?;
-                    let length = noise.write_message(&[], &mut buffer).map_err(invalid_data)?;
+                    let length =
+                        noise.write_message(TAKES_FLOWS, &mut buffer).map_err(invalid_data)?;
                     write_frame(&mut stream, &buffer[..length]).await?;
                     let answer = read_frame(&mut stream).await?;
                     noise.read_message(&answer, &mut buffer).map_err(invalid_data)?;
@@ -76,14 +94,15 @@ impl NoiseChannel {
                 NoiseRole::Responder => {
                     let mut noise = builder.build_responder().map_err(invalid_data)?;
                     let hello = read_frame(&mut stream).await?;
-                    noise.read_message(&hello, &mut buffer).map_err(invalid_data)?;
+                    let length = noise.read_message(&hello, &mut buffer).map_err(invalid_data)?;
+                    takes_flows = buffer[..length] == *TAKES_FLOWS;
                     let length = noise.write_message(&[], &mut buffer).map_err(invalid_data)?;
                     write_frame(&mut stream, &buffer[..length]).await?;
                     noise
                 }
             };
             let noise = noise.into_transport_mode().map_err(invalid_data)?;
-            Ok(Self { stream, noise, bytes_sent: 0, bytes_received: 0 })
+            Ok(Self { stream, noise, takes_flows, bytes_sent: 0, bytes_received: 0 })
         };
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Err(error)) => Err(explain_handshake(error, role)),
@@ -96,12 +115,13 @@ impl NoiseChannel {
     }
 
     /// Sends a message. Not cancel safe: after a partial message the connection is unusable.
-    pub(super) async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
-        let text = serde_json::to_vec(message)?;
-        let mut parts = text.chunks(MAX_NOISE_MESSAGE - NOISE_TAG_LENGTH - 1).peekable();
+    pub(super) async fn send(&mut self, kind: MessageKind, message: &[u8]) -> io::Result<()> {
+        let of_kind = if kind == MessageKind::Flows { IS_FLOWS } else { 0 };
+        let mut parts = message.chunks(MAX_NOISE_MESSAGE - NOISE_TAG_LENGTH - 1).peekable();
         let mut buffer = vec![0; MAX_NOISE_MESSAGE];
         while let Some(part) = parts.next() {
-            let plain = [&[u8::from(parts.peek().is_none())], part].concat();
+            let is_last = if parts.peek().is_none() { IS_LAST } else { 0 };
+            let plain = [&[of_kind | is_last], part].concat();
             let length = self.noise.write_message(&plain, &mut buffer).map_err(invalid_data)?;
             write_frame(&mut self.stream, &buffer[..length]).await?;
             self.bytes_sent += 2 + length as u64;
@@ -110,21 +130,23 @@ impl NoiseChannel {
     }
 
     /// Receives a message. Not cancel safe.
-    pub(super) async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
-        let (mut text, mut buffer) = (Vec::new(), vec![0; MAX_NOISE_MESSAGE]);
+    pub(super) async fn receive(&mut self) -> io::Result<(MessageKind, Vec<u8>)> {
+        let (mut message, mut buffer) = (Vec::new(), vec![0; MAX_NOISE_MESSAGE]);
         loop {
             let frame = read_frame(&mut self.stream).await?;
             self.bytes_received += 2 + frame.len() as u64;
             let length = self.noise.read_message(&frame, &mut buffer).map_err(invalid_data)?;
-            let (last, part) = buffer[..length]
+            let (bits, part) = buffer[..length]
                 .split_first()
                 .ok_or_else(|| invalid_data("a frame without content"))?;
-            if text.len() + part.len() > MAX_SYNC_MESSAGE {
+            if message.len() + part.len() > MAX_SYNC_MESSAGE {
                 return Err(invalid_data("a message is longer than 256 MiB"));
             }
-            text.extend_from_slice(part);
-            if *last != 0 {
-                return Ok(serde_json::from_slice(&text)?);
+            message.extend_from_slice(part);
+            if bits & IS_LAST != 0 {
+                let is_flows = bits & IS_FLOWS != 0;
+                let kind = if is_flows { MessageKind::Flows } else { MessageKind::State };
+                return Ok((kind, message));
             }
         }
     }
@@ -186,14 +208,19 @@ mod tests {
     async fn messages_of_any_length_arrive() {
         let (a, b) = pair([7; 32], [7; 32]).await;
         let (mut a, mut b) = (a.expect("one key"), b.expect("one key"));
-        for length in [0, 1, 65_000, 300_000] {
-            let text = "x".repeat(length);
-            let (sent, received) = tokio::join!(a.send(&text), b.receive::<String>());
+        for (length, kind) in [
+            (1, MessageKind::State),
+            (65_000, MessageKind::Flows),
+            (300_000, MessageKind::State),
+            (300_000, MessageKind::Flows),
+        ] {
+            let message = vec![7; length];
+            let (sent, received) = tokio::join!(a.send(kind, &message), b.receive());
             sent.expect("the peer reads");
-            assert_eq!(received.expect("the peer sends"), text);
+            assert_eq!(received.expect("the peer sends"), (kind, message));
         }
         assert_eq!(a.bytes_sent, b.bytes_received);
-        assert!(a.bytes_sent > 365_000);
+        assert!(a.bytes_sent > 665_000 && b.takes_flows);
     }
 
     #[tokio::test]

@@ -20,6 +20,9 @@ pub(super) struct SyncMessage {
     pub(super) is_active: bool,
     /// Whether this is the whole state, not a difference.
     pub(super) is_full: bool,
+    /// Whether the flows of the packet engine follow by the same connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_flows: bool,
     /// What both configurations must have in common; absent if it has not changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) outlines: Option<Vec<ServiceOutline>>,

@@ -5,6 +5,7 @@
 
 mod active;
 mod channel;
+mod flow_publisher;
 mod message;
 mod run;
 mod standby;

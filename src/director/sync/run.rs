@@ -11,6 +11,7 @@ use super::standby::run_standby;
 use super::state::{StateSync, SyncStatusSlot};
 use super::takeover::run_takeover;
 use crate::director::config::SyncConfig;
+use crate::director::engines::EngineSet;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::RoleWatch;
 use crate::director::supervisor::TaskSupervisor;
@@ -28,7 +29,7 @@ impl RunningSync {
     pub(in crate::director) fn start(
         config: SyncConfig,
         listener: Arc<TcpListener>,
-        registry: &ServiceRegistry,
+        (registry, engines): (&ServiceRegistry, &EngineSet),
         role: &RoleWatch,
         slot: &SyncStatusSlot,
         supervisor: &TaskSupervisor,
@@ -37,14 +38,15 @@ impl RunningSync {
         slot.set(Some(Arc::clone(&state)));
         let parts = (Arc::clone(&state), registry.clone(), role.clone());
         let (peers, shared, counted) = (Arc::clone(&listener), parts.clone(), supervisor.clone());
+        let started = engines.clone();
         let publisher = supervisor.spawn("sync publisher", move || {
             let (state, registry, role) = shared.clone();
-            publish(Arc::clone(&peers), state, registry, role, counted.clone())
+            publish(Arc::clone(&peers), state, (registry, started.clone()), role, counted.clone())
         });
-        let shared = parts.clone();
+        let (shared, started) = (parts.clone(), engines.clone());
         let standby = supervisor.spawn("sync standby", move || {
             let (state, registry, role) = shared.clone();
-            run_standby(state, registry, role)
+            run_standby(state, (registry, started.clone()), role)
         });
         let takeover = supervisor.spawn("sync takeover", move || {
             let (state, registry, role) = parts.clone();

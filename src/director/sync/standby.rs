@@ -7,27 +7,36 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::channel::{NoiseChannel, NoiseRole};
+use super::channel::{MessageKind, NoiseChannel, NoiseRole};
 use super::message::{ServiceUpdate, SyncMessage};
 use super::state::{SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync, SyncProgress};
 use crate::balancer::SavedTemplate;
+use crate::director::engines::EngineSet;
 use crate::director::events::ChangeOrigin;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::{DirectorRole, RoleWatch};
 use crate::director::service::{VirtualService, differences};
 use crate::director::time::tokio_now;
+use crate::packet::{FlowBatch, RestoredFlows};
 
 /// How long the first message may take, which holds the whole state.
 const FULL_UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a director that has taken over still receives flows.
+const LAST_FLOWS_TIME: Duration = Duration::from_secs(1);
 
 /// The number of differences between the configurations that are reported.
 const MAX_DIFFERENCES: usize = 32;
 
 /// Follows the active director whenever this one is standby. It never returns.
-pub(super) async fn run_standby(state: Arc<StateSync>, registry: ServiceRegistry, role: RoleWatch) {
+pub(super) async fn run_standby(
+    state: Arc<StateSync>,
+    (registry, engines): (ServiceRegistry, EngineSet),
+    role: RoleWatch,
+) {
     loop {
         if !role.is_active() {
-            let result = subscribe(&state, &registry, &role).await;
+            let result = subscribe(&state, (&registry, &engines), &role).await;
             let error = result.err().map(|error| error.to_string());
             let mut progress = state.lock_progress();
             progress.status.in_sync = false;
@@ -47,17 +56,38 @@ pub(super) async fn run_standby(state: Arc<StateSync>, registry: ServiceRegistry
 /// Applies the other director's messages until this director becomes active, or the connection fails.
 async fn subscribe(
     state: &StateSync,
-    registry: &ServiceRegistry,
+    (registry, engines): (&ServiceRegistry, &EngineSet),
     role: &RoleWatch,
 ) -> io::Result<()> {
     let stream = timeout(SILENCE_TIMEOUT, TcpStream::connect(state.config.peer)).await??;
     let mut channel = NoiseChannel::open(stream, state.config.key(), NoiseRole::Initiator).await?;
     let (_, takeovers) = role.role_and_takeovers();
     let mut receive_timeout = FULL_UPDATE_TIMEOUT;
+    let (mut has_state, mut has_all_flows) = (false, false);
+    let mut taken_over_at = None;
     loop {
         let received_before = channel.bytes_received;
-        let message: SyncMessage = timeout(receive_timeout, channel.receive()).await??;
+        let (kind, message) = timeout(receive_timeout, channel.receive()).await??;
         receive_timeout = SILENCE_TIMEOUT;
+        if kind == MessageKind::Flows {
+            // The engine keeps none of an address that this machine has: a takeover needs no lock here.
+            let batch = FlowBatch::parse(&message).map_err(io::Error::other)?;
+            has_all_flows = batch.ends_all || (has_all_flows && !batch.begins_all);
+            let restored = restore_flows(engines, batch).await?;
+            let mut progress = state.lock_progress();
+            progress.status.received += channel.bytes_received - received_before;
+            progress.status.flows_restored += restored.applied;
+            progress.status.flows_unknown += restored.unknown;
+            continue;
+        }
+        if role.role_and_takeovers() != (DirectorRole::Standby, takeovers) {
+            // The other director tells of its last flows.
+            let since = *taken_over_at.get_or_insert_with(tokio_now);
+            if tokio_now() - since < LAST_FLOWS_TIME {
+                continue;
+            }
+        }
+        let message: SyncMessage = serde_json::from_slice(&message)?;
         // A takeover takes this lock too: it adopts the whole message, or nothing of it.
         let mut progress = state.lock_progress();
         // A director that became active knows better, and needs the whole state if it is standby
@@ -70,7 +100,8 @@ async fn subscribe(
         progress.last_received = Some(tokio_now());
         // Of two standbys neither has anything to send; what was received before is kept.
         let was_in_sync = progress.status.in_sync;
-        progress.status.in_sync = message.is_active && (message.is_full || was_in_sync);
+        has_state = message.is_active && (message.is_full || has_state);
+        progress.status.in_sync = has_state && (has_all_flows || !message.has_flows);
         if progress.status.in_sync && !was_in_sync {
             progress.logged_error = None;
             tracing::info!("sync: follows the director at {}", state.config.peer);
@@ -89,6 +120,17 @@ async fn subscribe(
             }
         }
     }
+}
+
+/// Has the packet engine keep the flows of a batch.
+async fn restore_flows(engines: &EngineSet, batch: FlowBatch) -> io::Result<RestoredFlows> {
+    let Some(engine) = engines.packet() else {
+        let mut restored = RestoredFlows::default();
+        restored.unknown = batch.flows.len() as u64;
+        return Ok(restored);
+    };
+    let restored = tokio::task::spawn_blocking(move || engine.restore_flows(batch));
+    restored.await?.map_err(io::Error::other)
 }
 
 /// Logs how the configurations of both directors differ, when that changes.

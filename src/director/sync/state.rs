@@ -35,6 +35,12 @@ pub struct SyncStatus {
     pub sent: u64,
     /// Bytes received from the active director.
     pub received: u64,
+    /// Flows of the packet engine that standbys were told of.
+    pub flows_sent: u64,
+    /// Flows of the active director's packet engine that this one has too, or that have ended, as told.
+    pub flows_restored: u64,
+    /// Flows that this director was told of and does not keep: they are of a service or a server that it does not have.
+    pub flows_unknown: u64,
     /// The reason for which this director could not follow the other one, if the last attempt failed.
     pub error: Option<String>,
     /// How the services of this director's configuration differ from the active one's, if this director

@@ -7,8 +7,9 @@
 #include "rule.h"
 
 // Once in some 8.6 s a direction of a flow looks for the other one: more often would cost each packet of many slow
-// flows a second search.
-enum { PAIRED_SHIFT = 33 };
+// flows a second search. Once in half a second if nobody is assured of the flow: the client may repeat what it has
+// sent, because the way back was forgotten.
+enum { PAIRED_SHIFT = 33, UNASSURED_SHIFT = 29 };
 enum { UPCALL_WINDOW_SHIFT = 24, UNREAD_EVENTS_WAKE = 256 * 1024 };
 // New flows that wait for the director; the queue of its device has room for 500.
 enum { MAX_WAITING_UPCALLS = 384 };

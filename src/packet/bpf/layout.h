@@ -95,6 +95,10 @@ enum service_flags {
 	SERVICE_IS_KEYED = 4,
 	// The port of the client is part of the key.
 	SERVICE_HASHES_PORT = 8,
+	// Another machine has the address: this one decides nothing, as long as its process is alive.
+	SERVICE_IS_ELSEWHERE = 16,
+	// This machine has the address since a moment ago: connections that it does not know yet are told of soon.
+	SERVICE_IS_NEW_HERE = 32,
 };
 
 enum table_rule {
@@ -196,6 +200,7 @@ enum counter {
 	COUNT_REWRITE_FAILED,
 	COUNT_ICMP_ERRORS,
 	COUNT_UNASSURED_FORGOTTEN,
+	COUNT_ELSEWHERE,
 	COUNT_FLOWS_FORGOTTEN,
 	COUNTERS,
 };

@@ -50,10 +50,22 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 	const struct tuple *tuple = &packet->tuple;
 	u32 first = 0;
 	struct service *service = find_service(tuple);
-	if (!service)
+	struct control *said = map_lookup(&control, &first);
+	if (!service || !said)
 		return VERDICT_NEXT;
+	// Who has the address decides: a client that repeats its packet reaches that machine.
+	u32 is_alive = coarse_time_ns() < said->alive_until;
+	if (service->flags & SERVICE_IS_ELSEWHERE && is_alive) {
+		count(COUNT_ELSEWHERE);
+		return VERDICT_DROP;
+	}
 	if (tuple->protocol == PROTOCOL_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN &&
 	    (is_table_asked || !may_go_on(skb, packet, service))) {
+		// The other machine is about to tell of it, and its client repeats the packet.
+		if (service->flags & SERVICE_IS_NEW_HERE && is_alive && !has_socket(skb, tuple)) {
+			count(COUNT_ELSEWHERE);
+			return VERDICT_DROP;
+		}
 		// It may be of a socket of this machine; if it is not, the stack answers with a reset.
 		count(COUNT_WITHOUT_FLOW);
 		return VERDICT_NEXT;
@@ -62,9 +74,6 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		count(COUNT_HOP_LIMIT);
 		return VERDICT_DROP;
 	}
-	struct control *said = map_lookup(&control, &first);
-	if (!said)
-		return VERDICT_NEXT;
 	// What the director gives back without a flow is what it refuses.
 	if (skb->ifindex == said->tap_ifindex) {
 		USE(count_given_back(skb->ifindex));
@@ -99,10 +108,8 @@ INLINE u32 assures(const struct packet *packet, u32 state)
 		(packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK);
 }
 
-// Learns from a packet what becomes of its flow, and keeps the state of its directions. Returns whether a client
-// repeats itself, who may have no answer because the way back was forgotten.
-INLINE u32 follow_state(struct __sk_buff *skb, const struct packet *packet, const struct flow *known,
-			u32 begins)
+// Learns from a packet what becomes of its flow, and keeps the state of its directions.
+INLINE void follow_state(struct __sk_buff *skb, const struct packet *packet, const struct flow *known, u32 begins)
 {
 	const struct tuple *tuple = &packet->tuple;
 	u32 to_client = known->state & FLOW_TO_CLIENT;
@@ -124,10 +131,8 @@ INLINE u32 follow_state(struct __sk_buff *skb, const struct packet *packet, cons
 	if (needs_place)
 		USE(take_place(tuple, known));
 	u32 heard = FLOW_TO_CLIENT | FLOW_ANSWERED | FLOW_ASSURED | FLOW_DIRECT;
-	u32 repeats = !begins && !(known->state & heard);
-	if (begins || repeats)
+	if (begins || !(known->state & heard))
 		USE(count_given_back(skb->ifindex));
-	return repeats;
 }
 
 INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
@@ -158,11 +163,11 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 	struct flow known = *flow;
 	flow->seen_at = now;
 	u32 to_client = known.state & FLOW_TO_CLIENT;
-	u32 repeats = 0;
+	u32 shift = is_established(known.state) ? PAIRED_SHIFT : UNASSURED_SHIFT;
 	// Most packets say nothing new.
-	if (packet->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST) || !is_established(known.state))
-		repeats = follow_state(skb, packet, &known, known.bytes == len && !to_client);
-	if (repeats || known.seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT)
+	if (packet->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST) || shift == UNASSURED_SHIFT)
+		follow_state(skb, packet, &known, known.bytes == len && !to_client);
+	if (known.seen_at >> shift != now >> shift)
 		USE(keep_other_direction(tuple, &known, skb->ifindex));
 	u32 server = known.server, ifindex = outgoing_device(&known);
 	struct server_counters *counters = map_lookup(&server_counts, &server);

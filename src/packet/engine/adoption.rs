@@ -32,7 +32,11 @@ impl PacketWorker {
         Ok(())
     }
 
-    fn lease_of(&self, service: u32, server: u32) -> Option<Lease<std::net::SocketAddr>> {
+    pub(super) fn lease_of(
+        &self,
+        service: u32,
+        server: u32,
+    ) -> Option<Lease<std::net::SocketAddr>> {
         let service = self.services.values().find(|it| it.id == service)?;
         service.lease_of(self.servers.get(server)?)
     }

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use crate::engine::{EngineEntry, EngineEntryKind, EngineRequest, SharedService};
 use crate::packet::error::PacketError;
+use crate::packet::flow_sync::{FlowBatch, FlowFeed, RestoredFlows};
 use crate::packet::layout::RawServiceKey;
 
 /// The engine's name in a configuration.
 pub(super) const ENGINE: &str = "packet";
+/// Why nothing is answered any more.
+pub(super) const THREAD_ENDED: &str = "the thread of the engine has ended";
 
 /// What the owners of services ask of the thread.
 pub(super) enum PacketCommand {
@@ -34,6 +37,10 @@ pub(super) enum PacketCommand {
         limit: usize,
         reply: SyncSender<Vec<EngineEntry>>,
     },
+    /// Tells another engine of the flows.
+    FeedFlows { reply: SyncSender<FlowFeed> },
+    /// Makes flows what another engine says of them.
+    RestoreFlows { batch: FlowBatch, reply: SyncSender<Result<RestoredFlows, PacketError>> },
     /// Ends the thread.
     Stop,
 }

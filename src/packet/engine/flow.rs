@@ -26,6 +26,12 @@ pub(super) struct PacketFlow {
     pub(super) is_over: bool,
     /// Whether the server answers the client by itself.
     pub(super) is_direct: bool,
+    /// Whether the engine of another machine was told of it.
+    pub(super) is_told: bool,
+    /// The number of the round in which the machine that has it told of it last; `None` for a flow of this machine.
+    pub(super) round: Option<u32>,
+    /// When another machine said last that it is there, in nanoseconds of the monotonic clock.
+    pub(super) confirmed_at: u64,
     /// The second in which it is looked at next.
     pub(super) due: u64,
 }
@@ -66,6 +72,9 @@ impl PacketFlow {
             is_answered: false,
             is_over: false,
             is_direct: false,
+            is_told: false,
+            round: None,
+            confirmed_at: 0,
             due: 0,
         }
     }
@@ -82,6 +91,11 @@ impl PacketFlow {
             is_over: flow.is_over(),
             ..Self::new(None, flow.server, service, flow.seen_at)
         }
+    }
+
+    /// Returns whether another machine may have to be told of the flow, which is this one's.
+    pub(super) const fn is_to_tell(&self) -> bool {
+        !self.is_told && !self.is_over && self.round.is_none()
     }
 
     /// Returns the number of the kernel's entries, if it has forgotten none.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::flow::{ENTRIES_PER_FLOW, EndedFlow, FlowEnding, PacketFlow, timeout};
+use super::flow_changes::FlowChanges;
+use super::flow_walk::FlowWalk;
 use super::kernel_flow::KernelFlow;
 use super::server_slots::ServerSlots;
 use super::virtual_service::PacketVirtualService;
@@ -22,14 +24,18 @@ pub(super) struct PacketFlowTable {
     entries: [usize; 2],
     /// By the second in which they are due.
     due: BTreeMap<u64, Vec<RawTuple>>,
+    /// What the engine of another machine is to be told.
+    pub(super) changes: FlowChanges,
+    /// When another machine told last of its flows, in nanoseconds of the monotonic clock.
+    pub(super) confirmed_at: u64,
     /// The flows of each service that have not ended.
     open_flows: HashMap<u32, u64>,
     /// The services that have records of their flows written.
     recorded: HashSet<u32>,
     /// The flows of these services that have ended since they were read last.
     ended: Vec<EndedFlow>,
-    /// Where the search for forgotten flows goes on in `due`.
-    search: (u64, usize),
+    /// Where the search for forgotten flows goes on.
+    search: FlowWalk,
     /// The flows that the kernel has forgotten since this was read last.
     forgotten: u64,
 }
@@ -47,6 +53,58 @@ impl PacketFlowTable {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&RawTuple, &PacketFlow)> {
         self.records.iter()
+    }
+
+    /// Returns the next flow of a walk over all, which may go on after others have come and gone.
+    /// `None` at the end, or when `steps` has become 0.
+    pub(super) fn next_of(
+        &self,
+        walk: &mut FlowWalk,
+        steps: &mut usize,
+    ) -> Option<(RawTuple, &PacketFlow)> {
+        walk.next(&self.due, &self.records, steps)
+    }
+
+    /// Says that another machine was told of a flow.
+    pub(super) fn set_told(&mut self, tuple: &RawTuple) {
+        if let Some(record) = self.records.get_mut(tuple) {
+            record.is_told = true;
+        }
+    }
+
+    /// Says in which round another machine has told of a flow that it has.
+    pub(super) fn confirm(&mut self, tuple: &RawTuple, round: u32) {
+        if let Some(record) = self.records.get_mut(tuple) {
+            record.round = Some(round);
+        }
+    }
+
+    /// Makes the flows of a service this machine's own: it has the address now.
+    pub(super) fn take_over(&mut self, service: u32) {
+        for record in self.records.values_mut().filter(|record| record.service == service) {
+            if record.round.take().is_some() {
+                record.confirmed_at = self.confirmed_at;
+            }
+        }
+    }
+
+    /// Forgets flows that another machine has, or had, here and in the kernel. Nothing is recorded of their ends.
+    pub(super) fn drop_elsewhere(
+        &mut self,
+        tuples: &[RawTuple],
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+    ) -> Result<(), PacketError> {
+        for tuple in tuples {
+            if let Some(flow) = KernelFlow::read(tuple, maps)? {
+                flow.remove(maps)?;
+            }
+            let Some(record) = self.records.get_mut(tuple) else { continue };
+            record.round.get_or_insert_default();
+            let (end, outcome) = (EngineFlowEnd::Forgotten, Outcome::Cancelled);
+            self.remove(tuple, servers, FlowEnding { end, outcome, at: 0, bytes: [None; 2] });
+        }
+        Ok(())
     }
 
     /// Returns the number of a service's flows that have not ended.
@@ -75,7 +133,11 @@ impl PacketFlowTable {
             return;
         }
         close_one(&mut self.open_flows, record.service);
-        if self.recorded.contains(&record.service) {
+        if record.is_told {
+            self.changes.add_ended(*tuple, record.server);
+        }
+        // Another machine records the ends of its flows.
+        if self.recorded.contains(&record.service) && record.round.is_none() {
             self.ended.push(EndedFlow {
                 tuple: *tuple,
                 server: record.server,
@@ -107,6 +169,7 @@ impl PacketFlowTable {
             _ => settings.udp_timeout,
         };
         let begun_at = record.begun_at;
+        self.changes.add_young(tuple, begun_at);
         self.records.insert(tuple, record);
         self.schedule(tuple, begun_at, timeout);
     }
@@ -134,6 +197,7 @@ impl PacketFlowTable {
     pub(super) fn answered(&mut self, event: &RawEvent, now: Instant) {
         let Some(record) = self.records.get_mut(&event.tuple) else { return };
         record.is_answered = true;
+        self.changes.add_young(event.tuple, event.at);
         let Some(lease) = &record.lease else { return };
         lease.report_connected();
         // By direct routing it is seen when the client has the answer: the client's own way is part of that time.
@@ -296,25 +360,19 @@ impl PacketFlowTable {
         servers: &mut ServerSlots,
         settings: &PacketSettings,
     ) -> Result<bool, PacketError> {
-        for _ in 0..MAX_CHECKS {
+        let mut steps = MAX_CHECKS;
+        while steps > 0 {
             if !self.is_over_room(settings) {
                 return Ok(false);
             }
-            let (second, position) = self.search;
-            let Some((found, bucket)) = self.due.range(second..).next() else {
+            let Some((tuple, _)) = self.search.next(&self.due, &self.records, &mut steps) else {
+                if steps == 0 {
+                    break;
+                }
                 // Again from the beginning when flows are looked at next.
-                self.search = (0, 0);
+                self.search = FlowWalk::default();
                 return Ok(false);
             };
-            let position = if *found == second { position } else { 0 };
-            let Some(tuple) = bucket.get(position).copied() else {
-                self.search = (found + 1, 0);
-                continue;
-            };
-            self.search = (*found, position + 1);
-            if !self.records.contains_key(&tuple) {
-                continue;
-            }
             match KernelFlow::read(&tuple, maps)? {
                 Some(flow) if flow.is_whole() => continue,
                 Some(half) => half.remove(maps)?,
@@ -337,7 +395,12 @@ impl PacketFlowTable {
             self.forget(&tuple, now, servers);
             return Ok(());
         };
-        let seen_at = flow.seen_at();
+        let record = self.records.get(&tuple);
+        let confirmed_at = record.map_or(0, |record| match record.round {
+            Some(_) => self.confirmed_at,
+            None => record.confirmed_at,
+        });
+        let seen_at = flow.seen_at().max(confirmed_at);
         let timeout = timeout(&flow.there, settings);
         let quiet = Duration::from_nanos(now.saturating_sub(seen_at));
         if quiet < timeout {

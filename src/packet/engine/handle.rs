@@ -5,7 +5,7 @@ use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::command::{CommandSender, ENGINE, PacketCommand};
+use super::command::{CommandSender, ENGINE, PacketCommand, THREAD_ENDED};
 use crate::engine::{
     EngineAddress, EngineClaim, EngineCounters, EngineDrainReport, EngineEntry, EngineEntryKind,
     EngineError, EngineRequest, EngineService, NewConnections, SharedService,
@@ -39,8 +39,6 @@ impl EngineClaim for PacketClaim {
         }
     }
 }
-
-const THREAD_ENDED: &str = "the thread of the engine has ended";
 
 /// A service that the engine serves for its owner.
 #[derive(Debug)]

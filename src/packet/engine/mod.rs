@@ -7,15 +7,23 @@
 //! program says that it has ended, or nothing was seen of it for too long; the ends are recorded (`flow_ends`). One
 //! process follows another (`succession`, `left_state`). Owners of services (`handle`) send it commands
 //! (`service_commands`, `service_entries`).
+//!
+//! The engine of another machine is told of the flows (`flow_feeds`, `flow_changes`, `flow_walk`), and one that is told
+//! of flows keeps them (`restored_flows`) until this machine has their address (`held_addresses`).
 
 mod adoption;
 mod command;
 mod flow;
+mod flow_changes;
 mod flow_ends;
+mod flow_feeds;
 mod flow_table;
+mod flow_walk;
 mod handle;
+mod held_addresses;
 mod kernel_flow;
 mod left_state;
+mod restored_flows;
 #[cfg(test)]
 mod rule_tests;
 mod server_slots;

@@ -45,6 +45,12 @@ impl PacketWorker {
                 // Who asked may have given up.
                 let _ = reply.send(self.entries(&key, kind, limit));
             }
+            PacketCommand::FeedFlows { reply } => {
+                let _ = reply.send(self.add_flow_feed());
+            }
+            PacketCommand::RestoreFlows { batch, reply } => {
+                let _ = reply.send(self.restore_flows(&batch));
+            }
             PacketCommand::Stop => {}
         }
     }
@@ -68,6 +74,7 @@ impl PacketWorker {
         };
         let mut service = PacketVirtualService::new(key, id, request, owner)
             .map_err(|error| PacketError::Map { map: "services", reason: error.to_string() })?;
+        service.is_elsewhere = self.is_elsewhere(key.address().ip());
         if let Some(replaced) = self.services.get(&key) {
             service.inherit(replaced, now());
             // Those that the new one has, too, are assigned to it.
@@ -113,11 +120,16 @@ impl PacketWorker {
             return owner.finish(EngineDrainReport::default());
         }
         let Some(service) = self.services.get_mut(&key) else { return };
-        let id = service.id;
+        let (id, is_elsewhere) = (service.id, service.is_elsewhere);
         let result = service.begin_drain(within, now(), &mut self.maps);
         self.check(result);
         // Flows that a table has decided a moment ago are drained, too.
         self.read_all_events();
+        if is_elsewhere {
+            // Those end at the other machine.
+            let result = self.drop_flows_elsewhere(id);
+            self.check(result);
+        }
         let flows = self.flows.count_open(id);
         if let Some(drain) = self.services.get_mut(&key).and_then(|it| it.drain.as_mut()) {
             drain.flows.get_or_insert(flows);

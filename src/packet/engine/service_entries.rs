@@ -8,7 +8,7 @@ use super::virtual_service::PacketVirtualService;
 use super::worker::{PacketWorker, now};
 use crate::backend::BackendId;
 use crate::balancer::SavedTemplate;
-use crate::engine::{EngineEntry, EngineEntryKind};
+use crate::engine::{EngineEntry, EngineEntryKind, EngineEntryOrigin};
 use crate::packet::flow_direction::FlowDirection;
 use crate::packet::layout::{RawServiceKey, RawTuple, flow_state};
 
@@ -35,6 +35,9 @@ impl PacketWorker {
             let destination = flow.rewritten.destination();
             let mut entry = EngineEntry::new(tuple.source(), tuple.destination(), destination);
             entry.backend = backend;
+            if record.round.is_some() {
+                entry.origin = EngineEntryOrigin::Sync;
+            }
             state_name(&flow).clone_into(&mut entry.state);
             let quiet = Duration::from_nanos(self.clock.now().saturating_sub(flow.seen_at));
             entry.expires_in = timeout(&flow, &self.settings).saturating_sub(quiet);

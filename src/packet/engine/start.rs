@@ -1,12 +1,13 @@
 //! The start of the engine, and its claims.
 
+use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::command::{CommandSender, ENGINE, PacketCommand};
+use super::command::{CommandSender, ENGINE, PacketCommand, THREAD_ENDED};
 use super::handle::PacketClaim;
 use super::tap::Tap;
 use super::wanted_server::wanted_server;
@@ -15,8 +16,9 @@ use crate::engine::{
     Engine, EngineAddress, EngineClaim, EngineError, EngineProtocol, EngineRequest,
 };
 use crate::packet::error::PacketError;
+use crate::packet::flow_sync::{FlowBatch, FlowFeed, RestoredFlows};
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawServiceKey};
-use crate::packet::netlink::RouteSocket;
+use crate::packet::netlink::{AddressWatch, RouteSocket};
 use crate::packet::program::PacketProgram;
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
@@ -54,6 +56,7 @@ impl PacketEngine {
 
     fn try_start(settings: PacketSettings) -> Result<Self, PacketError> {
         let mut netlink = RouteSocket::open().map_err(|source| PacketError::Netlink { source })?;
+        let addresses = AddressWatch::open().map_err(|source| PacketError::Netlink { source })?;
         let loaded = PacketProgram::load(&settings)?;
         let tap = Tap::open(&mut netlink)?;
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -61,7 +64,7 @@ impl PacketEngine {
         let (sender, received) = mpsc::channel();
         let commands = CommandSender::new(sender, event);
         let channel = (commands.clone(), received);
-        let worker = PacketWorker::new(loaded, tap, netlink, settings, channel)?;
+        let worker = PacketWorker::new(loaded, tap, (netlink, addresses), settings, channel)?;
         let published = worker.published();
         let thread = thread::Builder::new().name("lvs-packet".to_owned());
         let spawned = thread.spawn(move || {
@@ -82,6 +85,36 @@ impl PacketEngine {
     #[must_use]
     pub fn statistics(&self) -> PacketStatistics {
         lock(&self.published).statistics
+    }
+
+    /// Returns the flows of this engine, for that of another machine: all that are older than half a second, and then
+    /// those that become so, and those that have ended.
+    ///
+    /// A flow is told of when its client is known to be there (see [the module](super::super)). Of a UDP flow that
+    /// nobody answers it is enough to have packets for a quarter of a second. It takes some microseconds of the thread
+    /// for each flow that is told of.
+    ///
+    /// # Errors
+    /// [`EngineError::Flows`], if the thread has ended by a panic.
+    pub fn flow_feed(&self) -> Result<FlowFeed, EngineError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.commands.send(PacketCommand::FeedFlows { reply });
+        answer.recv().map_err(|_| flows_error(THREAD_ENDED))
+    }
+
+    /// Makes flows what another machine's engine says of them, and waits until they are; some tens of milliseconds for
+    /// a batch of [`FlowBatch::MAX_FLOWS`].
+    ///
+    /// Flows of a virtual address that this machine has are left as they are. The flows of the others have a lease
+    /// here, as they have there, and do not end for want of packets as long as batches come. When this machine gets the
+    /// address, they are its own.
+    ///
+    /// # Errors
+    /// [`EngineError::Flows`], if the kernel does not take a flow, or the thread has ended by a panic.
+    pub fn restore_flows(&self, batch: FlowBatch) -> Result<RestoredFlows, EngineError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.commands.send(PacketCommand::RestoreFlows { batch, reply });
+        answer.recv().map_err(|_| flows_error(THREAD_ENDED))?.map_err(flows_error)
     }
 
     /// Returns the names of the devices at which packets are carried.
@@ -115,6 +148,10 @@ impl Drop for PacketEngine {
             let _ = thread.join();
         }
     }
+}
+
+fn flows_error(source: impl Into<Box<dyn StdError + Send + Sync>>) -> EngineError {
+    EngineError::Flows { engine: ENGINE, source: source.into() }
 }
 
 /// Returns the key of the service that a request asks for, or what the engine cannot do.

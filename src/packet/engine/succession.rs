@@ -62,6 +62,9 @@ impl PacketWorker {
         // Another process may have decided flows, and changed servers, since this one started.
         let left = LeftState::read(&self.maps, &self.settings)?;
         (self.unowned, self.servers, self.flows) = (left.unowned, left.servers, left.flows);
+        for follower in &mut self.followers {
+            follower.begin_all();
+        }
         self.succession.search_at = Some(now + SUCCESSION_TIME);
         for (key, service) in self.maps.services()? {
             if self.unowned.contains_key(&key) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{MAX_PEERS, RawAddress, RawPeer, server_method};
-use crate::packet::netlink::{NetworkDevice, NetworkNeighbour, RouteToServer};
+use crate::packet::netlink::{NetworkDevice, NetworkNeighbour, RouteSocket, RouteToServer};
 
 impl PacketWorker {
     /// Attaches the program to devices that have appeared.
@@ -27,17 +27,20 @@ impl PacketWorker {
         failure
     }
 
-    /// Has packets by one end of a pair of devices given to the other end, past the queues between. That has one
-    /// hardware address for all its neighbours, or the kernel finds the neighbour of each packet.
+    /// Has packets by one end of a pair of devices given to the other end, past the queues between, if all neighbours
+    /// have its hardware address. Else the kernel finds the neighbour of each packet.
     fn follow_peers(&mut self, present: &[NetworkDevice]) -> Result<(), PacketError> {
         let mut found = BTreeMap::new();
-        if self.settings.redirect_peer && present.iter().any(|it| it.has_peer_elsewhere) {
+        if self.settings.redirect_peer && present.iter().any(|it| it.peer_elsewhere.is_some()) {
             let neighbours = self.netlink.neighbours();
             let neighbours = neighbours.map_err(|source| PacketError::Netlink { source })?;
-            let with_peer = present.iter().filter(|device| device.has_peer_elsewhere);
-            found.extend(
-                with_peer.filter_map(|device| peer_of(device, &neighbours)).take(MAX_PEERS),
-            );
+            for device in present {
+                if let Some(peer) = peer_of(device, &neighbours, &mut self.netlink)
+                    && found.len() < MAX_PEERS
+                {
+                    found.insert(device.index, peer);
+                }
+            }
         }
         let known = self.maps.peers()?;
         for device in known.keys().filter(|device| !found.contains_key(device)) {
@@ -97,15 +100,20 @@ fn way_to(route: Option<RouteToServer>, method: u8) -> Result<(u32, RawAddress),
     }
 }
 
-/// Returns a device with the addresses of frames to its peer; `None` if its neighbours have none or several.
-fn peer_of(device: &NetworkDevice, neighbours: &[NetworkNeighbour]) -> Option<(u32, RawPeer)> {
+/// Returns the addresses of frames to the peer of a device; `None` without one in another network namespace, if that is
+/// not known to be the only neighbour, or if it may not be looked at.
+fn peer_of(
+    device: &NetworkDevice,
+    neighbours: &[NetworkNeighbour],
+    netlink: &mut RouteSocket,
+) -> Option<RawPeer> {
+    let place = device.peer_elsewhere?;
     let mut macs = neighbours.iter().filter(|it| it.device == device.index).map(|it| &it.mac);
-    let destination = macs.next()?;
-    if !macs.all(|mac| mac == destination) {
+    let first = macs.next()?;
+    let destination = netlink.peer_mac(place).ok().flatten()?;
+    if *first != destination || !macs.all(|mac| *mac == destination) {
         return None;
     }
-    let (destination, source) = (destination.as_slice(), device.mac.as_slice());
-    let peer =
-        RawPeer { destination: destination.try_into().ok()?, source: source.try_into().ok()? };
-    Some((device.index, peer))
+    let source = device.mac.as_slice();
+    Some(RawPeer { destination: destination.try_into().ok()?, source: source.try_into().ok()? })
 }

@@ -15,7 +15,10 @@ use crate::engine::{
     EngineCounters, EngineRequest, EngineServerCounters, ForwardingMethod, SharedService,
 };
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawServer, RawService, RawServiceKey, SERVICE_SHEDS, SERVICE_UNOWNED};
+use crate::packet::layout::{
+    RawServer, RawService, RawServiceKey, SERVICE_IS_ELSEWHERE, SERVICE_IS_NEW_HERE, SERVICE_SHEDS,
+    SERVICE_UNOWNED,
+};
 use crate::packet::maps::PacketMaps;
 use crate::scheduler::Flow;
 use crate::setting::SettingError;
@@ -42,6 +45,10 @@ pub(super) struct PacketVirtualService {
     /// What servers have counted that are gone.
     pub(super) retired: RetiredCounters,
     pub(super) drain: Option<PacketServiceDrain>,
+    /// Whether this machine does not have the address.
+    pub(super) is_elsewhere: bool,
+    /// When this machine got the address from another one, a moment ago.
+    pub(super) gained_at: Option<Instant>,
 }
 
 /// What servers have counted that are gone.
@@ -102,12 +109,15 @@ impl PacketVirtualService {
             published: None,
             retired: RetiredCounters::default(),
             drain: None,
+            is_elsewhere: false,
+            gained_at: None,
         })
     }
 
     /// Takes what is counted of the service that this one replaces, and the clients that return to a server.
     pub(super) fn inherit(&mut self, replaced: &Self, now: Instant) {
         self.retired = replaced.retired;
+        self.gained_at = replaced.gained_at;
         // A table of the owner is the owner's to keep.
         if self.request.persistence_table.is_none()
             && let (Some(persistence), Some(old)) = (&self.persistence, &replaced.persistence)
@@ -160,7 +170,7 @@ impl PacketVirtualService {
         let service = RawService {
             id: self.id,
             slots: u32::try_from(table.slots.len()).unwrap_or(u32::MAX),
-            flags: table.flags | sheds,
+            flags: table.flags | sheds | self.place_flags(),
             rule: table.rule,
             seed: table.seed,
         };
@@ -300,6 +310,22 @@ impl PacketVirtualService {
         self.published = None;
         self.servers.clear();
         self.sorry_server = None;
+    }
+
+    const fn place_flags(&self) -> u32 {
+        match (self.is_elsewhere, self.gained_at) {
+            (true, _) => SERVICE_IS_ELSEWHERE,
+            (false, Some(_)) => SERVICE_IS_NEW_HERE,
+            (false, None) => 0,
+        }
+    }
+
+    /// Tells the program whether this machine has the address.
+    pub(super) fn publish_place(&mut self, maps: &mut PacketMaps) -> Result<(), PacketError> {
+        let place = self.place_flags();
+        let Some(service) = &mut self.published else { return Ok(()) };
+        service.flags = service.flags & !(SERVICE_IS_ELSEWHERE | SERVICE_IS_NEW_HERE) | place;
+        maps.set_service(&self.key, service)
     }
 
     /// Leaves the service to a successor. Until that has it, the table decides.

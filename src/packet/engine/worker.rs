@@ -11,8 +11,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::command::{CommandSender, PacketCommand};
 use super::flow::PacketFlow;
+use super::flow_feeds::FlowFollower;
 use super::flow_table::PacketFlowTable;
+use super::flow_walk::FlowWalk;
 use super::left_state::{LeftState, Succession, UnownedService};
+use super::restored_flows::FollowedEngine;
 use super::server_slots::ServerSlots;
 use super::tap::{MAX_FRAME_LEN, Tap};
 use super::virtual_service::PacketVirtualService;
@@ -20,7 +23,7 @@ use crate::balancer::PickError;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{RawControl, RawServiceKey, event_kind};
 use crate::packet::maps::PacketMaps;
-use crate::packet::netlink::RouteSocket;
+use crate::packet::netlink::{AddressWatch, RouteSocket};
 use crate::packet::program::{PacketProgram, detach};
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
@@ -80,6 +83,7 @@ pub(super) struct PacketWorker {
     pub(super) program: PacketProgram,
     pub(super) tap: Tap,
     pub(super) netlink: RouteSocket,
+    addresses: AddressWatch,
     pub(super) settings: PacketSettings,
     pub(super) commands: CommandSender,
     pub(super) received: Receiver<PacketCommand>,
@@ -95,6 +99,11 @@ pub(super) struct PacketWorker {
     /// All flows are not looked at before this time.
     pub(super) next_recovery: Instant,
     pub(super) succession: Succession,
+    /// The engines of other machines that are told of the flows.
+    pub(super) followers: Vec<FlowFollower>,
+    /// Where the search goes on for flows that they were not told of.
+    pub(super) search_for_untold: FlowWalk,
+    pub(super) followed: FollowedEngine,
     /// The error that was logged last.
     said: String,
     published: Arc<Mutex<PublishedState>>,
@@ -112,7 +121,7 @@ impl PacketWorker {
     pub(super) fn new(
         (program, maps): (PacketProgram, PacketMaps),
         tap: Tap,
-        netlink: RouteSocket,
+        (netlink, addresses): (RouteSocket, AddressWatch),
         settings: PacketSettings,
         (commands, received): (CommandSender, Receiver<PacketCommand>),
     ) -> Result<Self, PacketError> {
@@ -123,6 +132,7 @@ impl PacketWorker {
             program,
             tap,
             netlink,
+            addresses,
             settings,
             commands,
             received,
@@ -135,6 +145,9 @@ impl PacketWorker {
             lost_events,
             next_recovery: now(),
             succession: Succession::default(),
+            followers: Vec::new(),
+            search_for_untold: FlowWalk::default(),
+            followed: FollowedEngine::default(),
             said: String::new(),
             published: Arc::default(),
         };
@@ -158,14 +171,19 @@ impl PacketWorker {
         // Packets, events and flows that are left for the next round, so that none of them waits long.
         let mut has_more = false;
         let mut has_due = false;
+        let mut has_flows_to_tell = false;
         let mut last_decided = started_at;
         loop {
-            let wait = if has_more || has_due {
+            let wait = if has_more || has_due || has_flows_to_tell {
                 Duration::ZERO
             } else {
                 next_alive - now().min(next_alive)
             };
-            let has_packet = self.wait(wait);
+            let (has_packet, has_address) = self.wait(wait);
+            if has_address && self.addresses.take_change() {
+                let result = self.follow_addresses(false, now());
+                self.check(result);
+            }
             // A change of a scheduler wakes nobody.
             if self.commands.waker().take_change() || now() >= next_alive {
                 self.follow_sets(&waker);
@@ -192,6 +210,10 @@ impl PacketWorker {
                 has_due = self.check_flows();
             }
             self.report_ends();
+            if has_flows_to_tell || now >= next_alive {
+                let told = self.tell_followers();
+                has_flows_to_tell = self.check(told).unwrap_or_default();
+            }
             if now >= next_alive {
                 self.tell_alive();
                 // While another process is asked, the count is that of its packets.
@@ -201,6 +223,8 @@ impl PacketWorker {
                 }
                 next_alive = now + alive_interval;
                 self.end_drained(now);
+                let ended = self.end_takeovers(now);
+                self.check(ended);
             }
             if now >= next_audit {
                 self.audit(now, now - started_at >= CLAIM_TIME);
@@ -209,16 +233,17 @@ impl PacketWorker {
         }
     }
 
-    /// Waits for something to do. Returns whether a packet waits to be decided.
-    fn wait(&self, wait: Duration) -> bool {
+    /// Waits for something to do. Returns whether a packet waits to be decided, and whether addresses have changed.
+    fn wait(&self, wait: Duration) -> (bool, bool) {
         let events = self.maps.events_fd();
         let mut fds = [
             PollFd::new(self.commands.waker().event(), PollFlags::IN),
             PollFd::new(&self.tap, PollFlags::IN),
+            PollFd::new(&self.addresses, PollFlags::IN),
             PollFd::from_borrowed_fd(events, PollFlags::IN),
         ];
         // They stay readable while another process is to read them.
-        let fds = if self.has_events() { &mut fds[..] } else { &mut fds[..2] };
+        let fds = if self.has_events() { &mut fds[..] } else { &mut fds[..3] };
         let wait = Timespec {
             tv_sec: wait.as_secs().try_into().unwrap_or(1),
             tv_nsec: wait.subsec_nanos().into(),
@@ -228,7 +253,10 @@ impl PacketWorker {
         if fds[0].revents().contains(PollFlags::IN) {
             self.commands.waker().clear();
         }
-        fds[1].revents().contains(PollFlags::IN)
+        let has_packet = fds[1].revents().contains(PollFlags::IN);
+        // Notifications that had no room are an error.
+        let has_address = fds[2].revents().intersects(PollFlags::IN | PollFlags::ERR);
+        (has_packet, has_address)
     }
 
     /// Logs what failed, once for as long as it is the same.
@@ -327,7 +355,10 @@ impl PacketWorker {
                 self.forget_address(key);
             }
         }
+        self.forget_routes_to_clients();
         let result = self.follow_devices().and_then(|()| self.follow_routes(false));
+        // An address that a route to this machine makes its own is not told of.
+        let result = result.and(self.follow_addresses(true, now));
         let is_well = self.check(result).is_some();
         let unowned = &self.unowned;
         let is_unowned = |service| unowned.values().any(|left| left.id == service);

@@ -18,7 +18,8 @@ use super::tunnelling::{GUE_PORT, outer_source};
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
     RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_HASHES_PORT,
-    SERVICE_IS_KEYED, SERVICE_SHEDS, SERVICE_UNOWNED, event_kind, flow_state, server_method,
+    SERVICE_IS_ELSEWHERE, SERVICE_IS_KEYED, SERVICE_IS_NEW_HERE, SERVICE_SHEDS, SERVICE_UNOWNED,
+    event_kind, flow_state, server_method,
 };
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
@@ -145,6 +146,8 @@ impl ComparedProgram {
             sheds: false,
             is_keyed: false,
             is_owned: true,
+            is_elsewhere: false,
+            is_new_here: false,
             slots: slots.clone(),
         };
         self.set_service((address, protocol), service);
@@ -158,6 +161,8 @@ impl ComparedProgram {
             flags: (if service.sheds { SERVICE_SHEDS } else { 0 })
                 | if service.is_owned { 0 } else { SERVICE_UNOWNED }
                 | if service.is_keyed { SERVICE_IS_KEYED } else { 0 }
+                | if service.is_elsewhere { SERVICE_IS_ELSEWHERE } else { 0 }
+                | if service.is_new_here { SERVICE_IS_NEW_HERE } else { 0 }
                 | SERVICE_HASHES_PORT,
             ..RawService::default()
         };

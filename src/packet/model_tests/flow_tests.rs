@@ -299,6 +299,44 @@ fn a_director_that_is_not_there_is_not_asked() {
 }
 
 #[test]
+fn a_director_decides_nothing_for_an_address_that_another_machine_has() {
+    let Some(mut compared) = with_services() else { return };
+    let (mut client, service, _) = ends(0);
+    establish(&mut compared, 0);
+    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    compared.set_director(director);
+    for is_keyed in [false, true] {
+        compared.change_service(SERVICE[0], PROTOCOL_TCP, |service| {
+            (service.is_elsewhere, service.is_keyed) = (true, is_keyed);
+        });
+        client.set_port(1);
+        let (verdict, _) = compared.run(&tcp(client, service, SYN));
+        assert_eq!(verdict, FrameVerdict::Drop, "keyed: {is_keyed}");
+    }
+    assert_eq!(compared.model.statistics.elsewhere, 2);
+    // A flow that it has goes on, until its packets come to the other machine.
+    compared.pass(&tcp(ends(0).0, service, ACK));
+    // Nobody can say any more that the address has come back.
+    compared.set_director(ModelDirector { is_alive: false, ..director });
+    compared.pass(&tcp(client, service, SYN));
+    compared.compare_state();
+}
+
+#[test]
+fn a_connection_is_not_refused_that_another_machine_may_tell_of() {
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, _) = ends(0);
+    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    compared.set_director(director);
+    for (is_new_here, verdict) in [(true, FrameVerdict::Drop), (false, FrameVerdict::Next)] {
+        compared.change_service(SERVICE[0], PROTOCOL_TCP, |it| it.is_new_here = is_new_here);
+        assert_eq!(compared.run(&tcp(client, service, ACK)).0, verdict);
+        assert_eq!(compared.run(&tcp(client, service, SYN)).0, FrameVerdict::Redirect);
+    }
+    compared.compare_state();
+}
+
+#[test]
 fn a_connection_that_has_ended_is_decided_anew_by_the_director() {
     let Some(mut compared) = with_services() else { return };
     let (client, service, _) = ends(0);

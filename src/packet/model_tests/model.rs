@@ -164,7 +164,7 @@ impl ProgramModel {
             });
             self.take_place(client, place, has_flow);
         }
-        self.keep_other_direction(key, begins, has_flow);
+        self.keep_other_direction(key, has_flow);
         let counters = self.counters.entry(flow.server).or_default();
         let (packets, bytes) = if flow.is_to_client() {
             (&mut counters.packets_out, &mut counters.bytes_out)
@@ -209,18 +209,29 @@ impl ProgramModel {
         let Some(service) = self.services.get(&(key.1, key.2)).cloned() else {
             return Some(FrameVerdict::Next);
         };
+        let director = self.director;
+        if service.is_elsewhere && director.is_alive {
+            self.statistics.elsewhere += 1;
+            return Some(FrameVerdict::Drop);
+        }
+        let unknown = |statistics: &mut PacketStatistics| {
+            if service.is_new_here && director.is_alive {
+                statistics.elsewhere += 1;
+                return Some(FrameVerdict::Drop);
+            }
+            statistics.without_flow += 1;
+            Some(FrameVerdict::Next)
+        };
         let begins = key.2 != PROTOCOL_TCP || tcp_flags & (SYN | ACK | RST) == SYN;
         let goes_on =
             service.is_keyed && !service.sheds && tcp_flags & (FIN | SYN | RST | ACK) == ACK;
         if !begins && !goes_on {
-            self.statistics.without_flow += 1;
-            return Some(FrameVerdict::Next);
+            return unknown(&mut self.statistics);
         }
         if hop_limit <= 1 {
             self.statistics.hop_limit += 1;
             return Some(FrameVerdict::Drop);
         }
-        let director = self.director;
         if director.tap == TapDevice::Test {
             self.statistics.refused_without_server += 1;
             return Some(FrameVerdict::Next);
@@ -241,8 +252,7 @@ impl ProgramModel {
             // Some slots are tried, of many.
             assert!(usable.len() < service.slots.len().max(1), "a server is there for {key:?}");
             if !begins {
-                self.statistics.without_flow += 1;
-                return Some(FrameVerdict::Next);
+                return unknown(&mut self.statistics);
             }
             if can_ask && service.is_keyed {
                 return Some(self.ask(output));
@@ -315,18 +325,11 @@ impl ProgramModel {
         self.events.push(ModelEvent { kind, key, server, service, state: 0, ifindex, bytes });
     }
 
-    /// Makes the other direction of a flow again if it was forgotten: each time a client repeats itself, and else as
-    /// the time has it.
-    fn keep_other_direction(
-        &mut self,
-        key: PacketKey,
-        begins: bool,
-        has_flow: &dyn Fn(PacketKey) -> bool,
-    ) {
+    /// Makes the other direction of a flow again if it was forgotten, as the time has it.
+    fn keep_other_direction(&mut self, key: PacketKey, has_flow: &dyn Fn(PacketKey) -> bool) {
         let flow = &self.flows[&key];
         let other = flow.back(key.2);
-        let repeats = !begins && !flow.is_to_client() && !flow.has_been_heard();
-        if flow.is_direct() || self.flows.contains_key(&other) || !(repeats || has_flow(other)) {
+        if flow.is_direct() || self.flows.contains_key(&other) || !has_flow(other) {
             return;
         }
         let state = (flow.state ^ flow_state::TO_CLIENT) & !flow_state::ASSURED;

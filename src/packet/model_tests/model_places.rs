@@ -39,11 +39,6 @@ impl ModelFlow {
         !self.is_to_client() && self.state & flow_state::ANSWERED != 0 && acknowledges
     }
 
-    /// Returns whether the server has answered, or the flow lasts.
-    pub(super) fn has_been_heard(&self) -> bool {
-        self.state & (flow_state::ANSWERED | flow_state::ASSURED) != 0
-    }
-
     fn is_assured(&self) -> bool {
         self.state & flow_state::ASSURED != 0
     }

@@ -16,6 +16,10 @@ pub(super) struct ModelService {
     pub(super) is_keyed: bool,
     /// Whether a process has it.
     pub(super) is_owned: bool,
+    /// Whether another machine has its address.
+    pub(super) is_elsewhere: bool,
+    /// Whether this machine has its address since a moment ago.
+    pub(super) is_new_here: bool,
     /// The servers of its table.
     pub(super) slots: Vec<u32>,
 }

@@ -99,9 +99,12 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
         }
         6 => {
             let (sheds, is_owned) = (random.u8(..4) == 0, random.u8(..4) > 0);
-            let is_keyed = random.bool();
+            let (is_keyed, is_elsewhere) = (random.bool(), random.u8(..6) == 0);
+            let is_new_here = random.u8(..6) == 0;
             compared.change_service(of, protocol, |service| {
                 (service.sheds, service.is_owned, service.is_keyed) = (sheds, is_owned, is_keyed);
+                service.is_elsewhere = is_elsewhere;
+                service.is_new_here = is_new_here;
             });
         }
         _ => {
