@@ -21,7 +21,7 @@ use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// The metrics that only a director has. Label values are names of services and addresses of servers, or
 /// come from fixed lists: no client can add a time series.
-const METRICS: [MetricDescription; 28] = [
+const METRICS: [MetricDescription; 29] = [
     MetricDescription::gauge("lvs_build_info", "Always 1; the version is a label."),
     MetricDescription::gauge("lvs_uptime_seconds", "Time since the director started."),
     MetricDescription::gauge(
@@ -95,6 +95,10 @@ const METRICS: [MetricDescription; 28] = [
     MetricDescription::gauge(
         "lvs_sync_in_sync",
         "1 if a standby is connected to this active director, or if this standby has the whole state.",
+    ),
+    MetricDescription::counter(
+        "lvs_sync_flows_total",
+        "Flows of the packet engine: sent to a standby, and as a standby restored, or unknown here.",
     ),
     MetricDescription::counter(
         "lvs_reloads_total",
@@ -191,6 +195,13 @@ fn record_director(status: &DirectorStatus, reader: &StatusReader) {
     }
     if let Some(sync) = &status.sync {
         gauge!("lvs_sync_in_sync").set(gauge_of_bool(sync.followers > 0 || sync.in_sync));
+        for (fate, flows) in [
+            ("sent", sync.flows_sent),
+            ("restored", sync.flows_restored),
+            ("unknown", sync.flows_unknown),
+        ] {
+            counter!("lvs_sync_flows_total", "fate" => fate).absolute(flows);
+        }
     }
 }
 

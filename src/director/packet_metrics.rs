@@ -6,7 +6,7 @@ use crate::metrics::{MetricDescription, describe_all};
 use crate::packet::PacketStatistics;
 
 /// A metric for each counter of the engine, under its name.
-const METRICS: [MetricDescription; 16] = [
+const METRICS: [MetricDescription; 17] = [
     MetricDescription::counter(
         "lvs_packet_upcalls_total",
         "New flows of the packet engine that the scheduler was asked for.",
@@ -68,6 +68,10 @@ const METRICS: [MetricDescription; 16] = [
     MetricDescription::counter(
         "lvs_packet_unassured_forgotten_total",
         "Flows that the packet engine has forgotten for newer ones, because no client was known to be there.",
+    ),
+    MetricDescription::counter(
+        "lvs_packet_elsewhere_total",
+        "Packets of no flow that were dropped because another machine has the virtual address, or had it just now.",
     ),
     MetricDescription::counter(
         "lvs_packet_flows_forgotten_total",

@@ -69,7 +69,7 @@ impl TakeoverConditions {
         loop {
             vrrp.hold_preemption(true);
             let (_, takeovers) = role.role_and_takeovers();
-            self.wait(&registry).await;
+            self.wait(&registry, &role).await;
             vrrp.hold_preemption(false);
             while role.is_active() || role.role_and_takeovers().1 == takeovers {
                 if !role.changed().await {
@@ -79,11 +79,11 @@ impl TakeoverConditions {
         }
     }
 
-    /// Waits until the conditions are met, or the time is over.
-    async fn wait(&self, registry: &ServiceRegistry) {
+    /// Waits until the conditions are met, the time is over, or this director is active without preemption.
+    async fn wait(&self, registry: &ServiceRegistry, role: &RoleWatch) {
         let wait = async {
             let mut tick = tokio::time::interval(TRACK_INTERVAL);
-            while !self.are_met(registry) {
+            while !self.are_met(registry) && !role.is_active() {
                 tick.tick().await;
             }
         };

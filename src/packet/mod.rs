@@ -35,7 +35,8 @@
 //! # What it needs
 //! `CAP_BPF` and `CAP_NET_ADMIN`; a BPF file system (`mount -t bpf bpf /sys/fs/bpf`); `/dev/net/tun`; Linux 6.1
 //! or later. From Linux 6.6 on the program is attached by links of tcx, and before by filters of clsact. The
-//! virtual address is an address of this machine, on any device.
+//! virtual address is an address of this machine, on any device, or one that a route makes local. While it is not, flows
+//! go on, and packets of no flow are dropped: another machine has the address, and decides.
 //!
 //! # How packets reach a server
 //! The [`ForwardingMethod`](crate::engine::ForwardingMethod) of a backend in
@@ -80,7 +81,8 @@
 //! | in between, or the process is killed | go on | are decided by the table |
 //! | [`EngineService::drain`](crate::engine::EngineService::drain) | go on for the time given | are refused, or a socket of this machine gets them |
 //! | all services were drained and the engine is dropped | the program and the maps are removed | |
-//! | the machine dies | are lost | |
+//! | the machine dies, and another one has been told of the flows | go on there | are decided there |
+//! | it dies, and none has | are lost | |
 //!
 //! A successor may claim a service before the process that has it hands it over: the program asks the successor
 //! from then on, and the other process resumes if the successor is alive no more.
@@ -88,6 +90,23 @@
 //! Persistence is in the process: a client may get another server after a restart. Maps, links and the table
 //! lie in [`PacketSettings::pin_folder`]. A service that nobody claims within ten seconds of a start gets no new
 //! flows. Maps of another version of the layout are not taken over.
+//!
+//! # Two machines
+//! [`PacketEngine::flow_feed`] tells of the flows of an engine, and [`PacketEngine::restore_flows`] has another one keep
+//! them: first all that are older than half a second, then those that become so, and those that have ended. A flow is
+//! told of when it is assured (see [Floods](#floods)); one of UDP that nobody answers when it has packets for a quarter
+//! of a second. A director does both with its `[sync]` table. What the other engine keeps has leases, so that its
+//! schedulers know the same loads, and does not end for want of packets while batches come.
+//!
+//! - Who has the virtual address decides. When a machine gets it, the flows that it was told of are its own.
+//! - A machine that loses an address while it is alive tells of its youngest flows at once. For a second the one that
+//!   gets it drops packets of connections that it does not know, in place of a reset, and takes what it is told.
+//! - A machine that has an address keeps its own flows of it, whatever it is told. When both have it, because the network
+//!   between them is split, each serves who reaches it; when it heals, connections that began at the one that gives the
+//!   address away end, unless the scheduler is keyed.
+//! - The device of the way back is that of the route to the client, at the machine that was told.
+//! - Octets and times in records of flows are those since the machine got the flow.
+//! - Not told are connections of which a direct server's client has closed its half.
 //!
 //! # Fragments
 //! The first fragment of a packet has the ports, and is carried as a whole packet is; the program remembers the
@@ -132,7 +151,7 @@
 //! forgotten, as [`PacketStatistics::flows_forgotten`] counts. The next packet of a UDP flow that was forgotten begins a
 //! new flow. The client of a forgotten connection gets a reset from this machine's stack with its next packet,
 //! unless the scheduler is keyed; the server is not told. The kernel forgets each direction of a flow by itself: one that carries packets makes the
-//! other one again within some ten seconds, and at once when a client repeats what was not answered; a flow of which
+//! other one again within some ten seconds, and within half a second while the flow is not assured; a flow of which
 //! one direction is left, while more flows come than there is room for, is forgotten. The process keeps records, and
 //! leases, of no more flows than there is room for and an eighth.
 //!

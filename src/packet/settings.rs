@@ -32,8 +32,8 @@ pub struct PacketSettings {
     /// all devices with Ethernet that are up, those that appear later too.
     pub devices: Vec<String>,
     /// Whether packets by one end of a pair of devices (veth, netkit), of which the other end is in another
-    /// network namespace, are given to the other end directly. They pass no queue, no filter and no counter of
-    /// the device then. Default: true.
+    /// network namespace, are given to the other end directly, if the device has no other neighbour and that end is
+    /// no port of a bridge. They pass no queue, no filter and no counter of the device then. Default: true.
     pub redirect_peer: bool,
     /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
     /// those above; all of them with 0. Default: 100 000.

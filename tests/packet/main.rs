@@ -27,6 +27,8 @@ mod recorded;
 mod selftest;
 mod stopped;
 mod surroundings;
+#[cfg(feature = "director")]
+mod sync_figures;
 mod tunnels;
 mod upgrade;
 mod world;

@@ -85,6 +85,17 @@ impl World {
         }
     }
 
+    /// Has the directors of a pair hear nothing of each other, or all again; the other machines hear both.
+    pub(crate) fn split_directors(&self, is_split: bool) {
+        let isolated = if is_split { "on" } else { "off" };
+        for machine in ["director", "second"] {
+            for (n, _) in NETWORKS {
+                let port = format!("link set {machine}{n} type bridge_slave isolated {isolated}");
+                self.at("wire", &port);
+            }
+        }
+    }
+
     fn add_addresses(&self, n: u8, machine: &str, device: &str, host: u8) {
         self.at(machine, &format!("link set {device} up"));
         self.at(machine, &format!("address add 10.{n}.0.{host}/24 dev {device}"));

@@ -22,6 +22,8 @@ builder PacketConfigBuilder;
 /// is keyed by one, or one by weight; where a server has a connection limit, new ones are refused. The next director
 /// takes all of it over.
 ///
+/// With `[sync]` flows go on at the other director when it takes over; see there.
+///
 /// The engine is made for the first service that asks for it. A reload that changes `keep_at_stop` applies
 /// it; another change of a running engine is reported as not applied, and needs a restart of the director.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
@@ -38,8 +40,8 @@ pub struct PacketConfig {
     /// are up and have Ethernet, those that appear later too.
     #[serde(default)]
     devices: Vec<String>,
-    /// Gives packets to a container's end of a veth or netkit pair directly, which costs less. They pass no
-    /// queue, no filter and no counter of this machine's end then. Default: `true`.
+    /// Gives packets to a container's end of a veth or netkit pair directly, which costs less; not to one that is a
+    /// port of a bridge. They pass no queue, no filter and no counter of this machine's end then. Default: `true`.
     redirect_peer: Option<bool>,
     /// How many new flows in a second the scheduler is asked for, for each processor; from 1. A table of the
     /// servers by weight decides those above. Default: `100000`.

@@ -17,6 +17,12 @@ builder SyncConfigBuilder;
 /// The active director sends persistence, counters, health, and what operators have set by hand.
 /// The standby connects to the active director. The table requires `[vrrp]`. Without it, nothing is
 /// synchronized. A reload that changes the table restarts the synchronization.
+///
+/// Of services with `engine = "packet"` it also sends each flow that is older than half a second, and whose client is
+/// known to be there, whatever the scheduler: connections go on at the other director when this one dies. A director
+/// that gives the addresses away while it is alive sends the younger ones, too. Both need the same services and
+/// servers. By `nat`, the servers' gateway has to be a virtual address, of a `[[vrrp]]` table of its own. Connections of
+/// a service of the forwarder are not synchronized: they end with the director.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct SyncConfig {

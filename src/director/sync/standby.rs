@@ -72,12 +72,23 @@ async fn subscribe(
         if kind == MessageKind::Flows {
             // The engine keeps none of an address that this machine has: a takeover needs no lock here.
             let batch = FlowBatch::parse(&message).map_err(io::Error::other)?;
+            let flows = batch.flows.len() as u64;
             has_all_flows = batch.ends_all || (has_all_flows && !batch.begins_all);
-            let restored = restore_flows(engines, batch).await?;
+            let result = restore_flows(engines, batch).await;
             let mut progress = state.lock_progress();
             progress.status.received += channel.bytes_received - received_before;
-            progress.status.flows_restored += restored.applied;
-            progress.status.flows_unknown += restored.unknown;
+            match result {
+                Ok(restored) => {
+                    progress.status.flows_restored += restored.applied;
+                    progress.status.flows_unknown += restored.unknown;
+                }
+                Err(error) => {
+                    // The state of other services goes on.
+                    has_all_flows = false;
+                    progress.status.flows_unknown += flows;
+                    progress.log_flow_error(error.to_string());
+                }
+            }
             continue;
         }
         if role.role_and_takeovers() != (DirectorRole::Standby, takeovers) {
@@ -125,9 +136,8 @@ async fn subscribe(
 /// Has the packet engine keep the flows of a batch.
 async fn restore_flows(engines: &EngineSet, batch: FlowBatch) -> io::Result<RestoredFlows> {
     let Some(engine) = engines.packet() else {
-        let mut restored = RestoredFlows::default();
-        restored.unknown = batch.flows.len() as u64;
-        return Ok(restored);
+        let unknown = batch.flows.len() as u64;
+        return Ok(RestoredFlows { unknown, ..RestoredFlows::default() });
     };
     let restored = tokio::task::spawn_blocking(move || engine.restore_flows(batch));
     restored.await?.map_err(io::Error::other)

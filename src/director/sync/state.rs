@@ -65,11 +65,22 @@ pub(super) struct SyncProgress {
     pub(super) outlines: Vec<ServiceOutline>,
     /// The error that was logged last.
     pub(super) logged_error: Option<String>,
+    logged_flow_error: Option<String>,
     /// When a refused connection was logged last.
     last_refusal: Option<Instant>,
     /// What the active director has found out about each service's servers, and when it said so, for a
     /// takeover.
     pub(super) learned_health: BTreeMap<String, (Instant, SavedHealth)>,
+}
+
+impl SyncProgress {
+    /// Logs why flows are not restored, once for as long as it is the same.
+    pub(super) fn log_flow_error(&mut self, error: String) {
+        if self.logged_flow_error.as_ref() != Some(&error) {
+            tracing::error!("sync: flows of the active director are not restored: {error}");
+            self.logged_flow_error = Some(error);
+        }
+    }
 }
 
 impl StateSync {

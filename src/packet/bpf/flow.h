@@ -258,8 +258,17 @@ static __attribute__((noinline)) int add_flow(const struct tuple *tuple, const s
 	return 0;
 }
 
+// Returns whether packets of a device are what the director gives back, and not where clients are.
+static __attribute__((noinline)) int is_director_device(u32 ifindex)
+{
+	u32 first = 0;
+	struct control *said = map_lookup(&control, &first);
+	return said && ifindex == said->tap_ifindex;
+}
+
 // Makes the other direction of a flow again if a full table has forgotten it: without it the flow would stay half
-// of itself for as long as packets of this direction come.
+// of itself for as long as packets of this direction come. Answers leave by the device that the client's packets come
+// from now.
 GLOBAL int keep_other_direction(const struct tuple *tuple, const struct flow *known, u32 ifindex)
 {
 	if (!tuple || !known)
@@ -270,8 +279,14 @@ GLOBAL int keep_other_direction(const struct tuple *tuple, const struct flow *kn
 	reverse(&own, known, &other);
 	struct flow *now = find_flow(&own);
 	// To look for it counts as a use of it.
-	if (!now || find_flow(&other))
+	struct flow *there = find_flow(&other);
+	if (!now || is_director_device(ifindex))
 		return DONE;
+	if (there) {
+		if (!(known->state & FLOW_TO_CLIENT) && is_other_direction(&own, known->state, there))
+			there->ifindex = ifindex;
+		return DONE;
+	}
 	struct flow flow = {
 		.seen_at = coarse_time_ns(),
 		.state = (now->state ^ FLOW_TO_CLIENT) & ~FLOW_ASSURED,

@@ -17,6 +17,10 @@ pub(super) const ENGINE: &str = "packet";
 /// Why nothing is answered any more.
 pub(super) const THREAD_ENDED: &str = "the thread of the engine has ended";
 
+/// A function of the thread's worker, whose type this file does not import: that imports this one.
+#[cfg(test)]
+type FunctionOfWorker = Box<dyn FnOnce(&mut dyn std::any::Any) + Send>;
+
 /// What the owners of services ask of the thread.
 pub(super) enum PacketCommand {
     /// Serves a request, in place of the service that has the same key.
@@ -41,6 +45,9 @@ pub(super) enum PacketCommand {
     FeedFlows { reply: SyncSender<FlowFeed> },
     /// Makes flows what another engine says of them.
     RestoreFlows { batch: FlowBatch, reply: SyncSender<Result<RestoredFlows, PacketError>> },
+    /// Runs a function in the thread.
+    #[cfg(test)]
+    Run(FunctionOfWorker),
     /// Ends the thread.
     Stop,
 }

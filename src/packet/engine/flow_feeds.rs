@@ -1,13 +1,15 @@
 //! The engines of other machines that are told of this one's flows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::flow_follower::FlowFollower;
 use super::flow_walk::FlowWalk;
 use super::worker::PacketWorker;
 use crate::engine::EngineProtocol;
 use crate::packet::error::PacketError;
 use crate::packet::flow_direction::FlowDirection;
-use crate::packet::flow_sync::{FlowBatch, FlowFeed, FlowFeedSender, SyncedFlow, flow_feed};
+use crate::packet::flow_sync::{FlowBatch, FlowFeed, SyncedFlow, flow_feed};
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawTuple, flow_state};
 
 /// The age at which others are told of a flow.
@@ -17,61 +19,47 @@ const LASTING: Duration = Duration::from_millis(250);
 /// The most flows that are looked at before other work goes on.
 const MAX_FLOWS: usize = 8 * FlowBatch::MAX_FLOWS;
 
-/// An engine that is told of the flows.
-#[derive(Debug)]
-pub(super) struct FlowFollower {
-    feed: FlowFeedSender,
-    /// Where all flows are told; `None` when they have been told.
-    walk: Option<FlowWalk>,
-    /// Whether the walk has begun.
-    has_begun: bool,
-}
-
-impl FlowFollower {
-    /// Has all flows told, from the first one on.
-    pub(super) fn begin_all(&mut self) {
-        (self.walk, self.has_begun) = (Some(FlowWalk::default()), false);
-    }
-
-    /// Sends changes. If there is no room for them, all flows are told when there is.
-    fn send_changes(&mut self, flows: &[SyncedFlow]) {
-        for flows in flows.chunks(FlowBatch::MAX_FLOWS) {
-            // Before the first batch of all flows, changes are of use to nobody.
-            let is_waiting = self.walk.is_some() && !self.has_begun;
-            if !is_waiting && !self.feed.send(FlowBatch::changes(flows.to_vec())) {
-                self.begin_all();
-            }
-        }
-    }
-}
-
 impl PacketWorker {
     /// Adds an engine that is told of all flows, and then of what changes.
     pub(super) fn add_flow_feed(&mut self) -> FlowFeed {
         let (feed, reader) = flow_feed();
-        self.followers.push(FlowFollower {
-            feed,
-            walk: Some(FlowWalk::default()),
-            has_begun: false,
-        });
+        self.followers.push(FlowFollower::new(feed));
         self.flows.changes.set_read(true);
         reader
     }
 
-    /// Tells other engines of all flows that they do not know, because another machine has their address now.
-    pub(super) fn tell_last_flows(&mut self) -> Result<(), PacketError> {
+    /// Tells other engines of all flows of some services that they do not know, because another machine has the address
+    /// now.
+    pub(super) fn tell_last_flows(&mut self, services: &BTreeSet<u32>) -> Result<(), PacketError> {
         // Those that a table has decided a moment ago, too.
         self.read_all_events();
-        let mut last = Vec::new();
-        while let Some(tuple) = self.flows.changes.next_young(u64::MAX) {
-            let record = self.flows.get(&tuple).filter(|record| record.is_to_tell());
-            if let Some(flow) = record.and_then(|record| self.synced(&tuple, record.server)) {
-                self.flows.set_told(&tuple);
-                last.push(flow);
+        let mut last = self.ended_flows();
+        while self.followers.iter().any(|follower| follower.feed.has_room()) {
+            let next = self.flows.changes.next_young(u64::MAX);
+            if let Some(tuple) = next {
+                let record = self.flows.get(&tuple).filter(|record| record.is_to_tell());
+                if record.is_some_and(|record| services.contains(&record.service))
+                    && let Some(flow) = self.flow_to_tell(&tuple)?
+                {
+                    self.flows.set_told(&tuple);
+                    last.push(flow);
+                }
+            }
+            if next.is_none() || last.len() >= FlowBatch::MAX_FLOWS {
+                self.followers.iter_mut().for_each(|follower| follower.send_changes(&last));
+                last.clear();
+            }
+            if next.is_none() {
+                break;
             }
         }
-        self.followers.iter_mut().for_each(|follower| follower.send_changes(&last));
         Ok(())
+    }
+
+    /// Returns the flows that have ended since the last call, and of which others know.
+    fn ended_flows(&mut self) -> Vec<SyncedFlow> {
+        let ended = self.flows.changes.read_ended().into_iter();
+        ended.filter_map(|(tuple, server)| Some(self.synced(&tuple, server)?.closed())).collect()
     }
 
     /// Tells other engines what has changed since the last call. Returns whether there is more to tell at once.
@@ -101,10 +89,7 @@ impl PacketWorker {
 
     /// Returns what has changed, and whether there is more.
     fn changed_flows(&mut self) -> Result<(Vec<SyncedFlow>, bool), PacketError> {
-        let ended = self.flows.changes.read_ended().into_iter();
-        let mut changes: Vec<_> = ended
-            .filter_map(|(tuple, server)| Some(self.synced(&tuple, server)?.closed()))
-            .collect();
+        let mut changes = self.ended_flows();
         let old_enough = self.clock.now().saturating_sub(nanos(AGE));
         let mut untold = Vec::new();
         while untold.len() < MAX_FLOWS

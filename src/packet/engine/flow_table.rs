@@ -12,6 +12,7 @@ use super::virtual_service::PacketVirtualService;
 use crate::backend::Outcome;
 use crate::engine::EngineFlowEnd;
 use crate::packet::error::PacketError;
+use crate::packet::flow_direction::FlowDirection;
 use crate::packet::layout::{PROTOCOL_TCP, RawEvent, RawTuple, flow_state};
 use crate::packet::maps::PacketMaps;
 use crate::packet::settings::PacketSettings;
@@ -19,7 +20,7 @@ use crate::packet::settings::PacketSettings;
 /// The flows, and when each is looked at next.
 #[derive(Debug, Default)]
 pub(super) struct PacketFlowTable {
-    records: HashMap<RawTuple, PacketFlow>,
+    pub(super) records: HashMap<RawTuple, PacketFlow>,
     /// The entries of them that the kernel has, of IPv4 and of IPv6, if it has forgotten none.
     entries: [usize; 2],
     /// By the second in which they are due.
@@ -63,48 +64,6 @@ impl PacketFlowTable {
         steps: &mut usize,
     ) -> Option<(RawTuple, &PacketFlow)> {
         walk.next(&self.due, &self.records, steps)
-    }
-
-    /// Says that another machine was told of a flow.
-    pub(super) fn set_told(&mut self, tuple: &RawTuple) {
-        if let Some(record) = self.records.get_mut(tuple) {
-            record.is_told = true;
-        }
-    }
-
-    /// Says in which round another machine has told of a flow that it has.
-    pub(super) fn confirm(&mut self, tuple: &RawTuple, round: u32) {
-        if let Some(record) = self.records.get_mut(tuple) {
-            record.round = Some(round);
-        }
-    }
-
-    /// Makes the flows of a service this machine's own: it has the address now.
-    pub(super) fn take_over(&mut self, service: u32) {
-        for record in self.records.values_mut().filter(|record| record.service == service) {
-            if record.round.take().is_some() {
-                record.confirmed_at = self.confirmed_at;
-            }
-        }
-    }
-
-    /// Forgets flows that another machine has, or had, here and in the kernel. Nothing is recorded of their ends.
-    pub(super) fn drop_elsewhere(
-        &mut self,
-        tuples: &[RawTuple],
-        maps: &mut PacketMaps,
-        servers: &mut ServerSlots,
-    ) -> Result<(), PacketError> {
-        for tuple in tuples {
-            if let Some(flow) = KernelFlow::read(tuple, maps)? {
-                flow.remove(maps)?;
-            }
-            let Some(record) = self.records.get_mut(tuple) else { continue };
-            record.round.get_or_insert_default();
-            let (end, outcome) = (EngineFlowEnd::Forgotten, Outcome::Cancelled);
-            self.remove(tuple, servers, FlowEnding { end, outcome, at: 0, bytes: [None; 2] });
-        }
-        Ok(())
     }
 
     /// Returns the number of a service's flows that have not ended.
@@ -183,7 +142,12 @@ impl PacketFlowTable {
     }
 
     /// Forgets a flow, which ends so if it has not ended before.
-    fn remove(&mut self, tuple: &RawTuple, servers: &mut ServerSlots, ending: FlowEnding) {
+    pub(super) fn remove(
+        &mut self,
+        tuple: &RawTuple,
+        servers: &mut ServerSlots,
+        ending: FlowEnding,
+    ) {
         self.end(tuple, ending);
         let Some(record) = self.records.remove(tuple) else { return };
         *self.entries_of(tuple) -= record.entries();
@@ -395,16 +359,16 @@ impl PacketFlowTable {
             self.forget(&tuple, now, servers);
             return Ok(());
         };
-        let record = self.records.get(&tuple);
-        let confirmed_at = record.map_or(0, |record| match record.round {
-            Some(_) => self.confirmed_at,
-            None => record.confirmed_at,
-        });
-        let seen_at = flow.seen_at().max(confirmed_at);
+        let seen_at = flow.seen_at().max(self.confirmed_at(&tuple));
         let timeout = timeout(&flow.there, settings);
         let quiet = Duration::from_nanos(now.saturating_sub(seen_at));
         if quiet < timeout {
-            self.schedule(tuple, seen_at, timeout);
+            let is_elsewhere = self.records.get(&tuple).is_some_and(|it| it.round.is_some());
+            if is_elsewhere {
+                // A successor of this process knows when it was there. Nothing else writes it now.
+                maps.insert_flow(FlowDirection { seen_at, ..flow.there })?;
+            }
+            self.schedule(tuple, seen_at, if is_elsewhere { timeout / 2 } else { timeout });
             return Ok(());
         }
         flow.remove(maps)?;

@@ -13,20 +13,22 @@ use crate::packet::flow_sync::{FlowBatch, RestoredFlows, SyncedFlow};
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawServiceKey, RawTuple, flow_state};
 use crate::packet::netlink::RouteToServer;
 
-/// What another machine has told so far.
-#[derive(Debug, Default)]
-pub(super) struct FollowedEngine {
-    /// Counts how often it began to tell all flows.
-    round: u32,
-    /// The devices of the routes to clients, which are forgotten every second.
-    devices: HashMap<IpAddr, Option<u32>>,
-}
-
 /// The clients whose devices are remembered.
 const MAX_DEVICES: usize = 1 << 16;
+/// The flows that wait for their service or their server.
+const MAX_UNKNOWN: usize = 1 << 16;
+/// A time before now in which a flow was seen that the program is to look at with its next packet.
+const OLD_NANOS: u64 = 1 << 33;
 
 /// The servers that flows of a batch have, by service and address.
 type ServerNumbers = HashMap<(u32, SocketAddr), u32>;
+
+/// What becomes of a flow that another machine tells of.
+enum RestoredAs {
+    Applied,
+    Unknown,
+    Own,
+}
 
 impl PacketWorker {
     /// Makes flows what another machine says of them, but for those of addresses that this machine has.
@@ -37,43 +39,83 @@ impl PacketWorker {
         self.flows.confirmed_at = self.clock.now();
         if batch.begins_all {
             self.followed.round = self.followed.round.wrapping_add(1);
+            self.followed.unknown.clear();
         }
         let numbers = self.server_numbers();
         let mut restored = RestoredFlows::default();
         for flow in &batch.flows {
-            let protocol = match flow.protocol {
-                EngineProtocol::Tcp => PROTOCOL_TCP,
-                EngineProtocol::Udp => PROTOCOL_UDP,
-            };
-            let key = RawServiceKey::new(flow.virtual_address, protocol);
-            let Some(service) = self.services.get(&key).filter(|it| it.drain.is_none()) else {
-                restored.unknown += 1;
-                continue;
-            };
-            let (is_own, is_taken_over) = (!service.is_elsewhere, service.gained_at.is_some());
-            if is_own && !(is_taken_over && flow.is_open) {
-                restored.own += 1;
-                continue;
+            let key = (flow.protocol, flow.client, flow.virtual_address);
+            self.followed.unknown.remove(&key);
+            match self.restore(flow, &numbers)? {
+                RestoredAs::Applied => restored.applied += 1,
+                RestoredAs::Own => restored.own += 1,
+                RestoredAs::Unknown => {
+                    restored.unknown += 1;
+                    if flow.is_open && self.followed.unknown.len() < MAX_UNKNOWN {
+                        self.followed.unknown.insert(key, *flow);
+                    }
+                }
             }
-            let server = numbers.get(&(service.id, flow.server)).copied();
-            let is_of_family = flow.client.is_ipv4() == flow.virtual_address.is_ipv4();
-            let Some(server) = server.filter(|_| is_of_family) else {
-                restored.unknown += 1;
-                continue;
-            };
-            let tuple = RawTuple::new(flow.client, flow.virtual_address, protocol);
-            // The machine that had the address tells of its youngest flows.
-            if is_own && self.maps.flow(&tuple)?.is_some() {
-                restored.own += 1;
-                continue;
-            }
-            self.restore_flow(tuple, (service.id, server), flow)?;
-            restored.applied += 1;
         }
         if batch.ends_all {
             self.drop_unnamed()?;
         }
         Ok(restored)
+    }
+
+    /// Restores the flows whose services or servers were not known, because a set has changed.
+    pub(super) fn restore_unknown(&mut self) -> Result<(), PacketError> {
+        if self.followed.unknown.is_empty() {
+            return Ok(());
+        }
+        let numbers = self.server_numbers();
+        for (key, flow) in std::mem::take(&mut self.followed.unknown) {
+            if let RestoredAs::Unknown = self.restore(&flow, &numbers)? {
+                self.followed.unknown.insert(key, flow);
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(
+        &mut self,
+        flow: &SyncedFlow,
+        numbers: &ServerNumbers,
+    ) -> Result<RestoredAs, PacketError> {
+        let protocol = match flow.protocol {
+            EngineProtocol::Tcp => PROTOCOL_TCP,
+            EngineProtocol::Udp => PROTOCOL_UDP,
+        };
+        let key = RawServiceKey::new(flow.virtual_address, protocol);
+        let Some(service) = self.services.get(&key).filter(|it| it.drain.is_none()) else {
+            return Ok(RestoredAs::Unknown);
+        };
+        let (id, is_elsewhere) = (service.id, service.is_elsewhere);
+        let is_taken_over = service.gained_at.is_some();
+        if !is_elsewhere && !is_taken_over {
+            return Ok(RestoredAs::Own);
+        }
+        let server = numbers.get(&(id, flow.server)).copied();
+        let is_of_family = flow.client.is_ipv4() == flow.virtual_address.is_ipv4();
+        let Some(server) = server.filter(|_| is_of_family) else {
+            return Ok(RestoredAs::Unknown);
+        };
+        let tuple = RawTuple::new(flow.client, flow.virtual_address, protocol);
+        let known = KernelFlow::read(&tuple, &self.maps)?;
+        // The machine that had the address tells of its youngest flows, and of those that have ended there.
+        let has_passed_here =
+            |known: &KernelFlow| flow.is_open || known.seen_at() > self.flows.confirmed_at(&tuple);
+        if !is_elsewhere && known.as_ref().is_some_and(has_passed_here) {
+            return Ok(RestoredAs::Own);
+        }
+        if flow.is_open {
+            let round = is_elsewhere.then_some(self.followed.round);
+            self.restore_open(tuple, (id, server), round, known)?;
+        } else if known.is_none_or(|it| it.there.rewritten.destination() == flow.server) {
+            // Another one of the same client may have begun since.
+            self.flows.drop_elsewhere(&[tuple], &mut self.maps, &mut self.servers)?;
+        }
+        Ok(RestoredAs::Applied)
     }
 
     fn server_numbers(&self) -> ServerNumbers {
@@ -85,21 +127,13 @@ impl PacketWorker {
         numbers.map(|(index, slot)| ((slot.raw.service, slot.raw.address()), index)).collect()
     }
 
-    fn restore_flow(
+    fn restore_open(
         &mut self,
         tuple: RawTuple,
         (service, server): (u32, u32),
-        synced: &SyncedFlow,
+        round: Option<u32>,
+        known: Option<KernelFlow>,
     ) -> Result<(), PacketError> {
-        let round = self.followed.round;
-        let known = KernelFlow::read(&tuple, &self.maps)?;
-        if !synced.is_open {
-            // It may have ended before another one with the same client.
-            if known.is_none_or(|known| known.there.server == server) {
-                self.flows.drop_elsewhere(&[tuple], &mut self.maps, &mut self.servers)?;
-            }
-            return Ok(());
-        }
         let has_record = self.flows.get(&tuple).is_some_and(|record| record.server == server);
         let is_there = |flow: &KernelFlow| {
             let state = flow.there.state;
@@ -112,16 +146,19 @@ impl PacketWorker {
             self.flows.confirm(&tuple, round);
             return Ok(());
         }
-        if let Some(known) = known {
-            known.remove(&mut self.maps)?;
+        if known.is_some() || self.flows.get(&tuple).is_some() {
+            self.flows.drop_elsewhere(&[tuple], &mut self.maps, &mut self.servers)?;
         }
-        self.flows.drop_elsewhere(&[tuple], &mut self.maps, &mut self.servers)?;
         let Some(raw) = self.servers.get(server).map(|slot| slot.raw) else { return Ok(()) };
-        let device = if raw.is_direct() { None } else { self.device_to(synced.client.ip()) };
+        let device = if raw.is_direct() { None } else { self.device_to(tuple.source().ip()) };
         let now = self.clock.now();
-        let (there, back) =
-            FlowDirection::of_new_flow(tuple, (server, &raw), device.unwrap_or_default(), now);
-        // Without a route to the client its next packet makes the way back.
+        // With its next packet the program looks whether the way back is there, and leads where the client is.
+        let (there, back) = FlowDirection::of_new_flow(
+            tuple,
+            (server, &raw),
+            device.unwrap_or_default(),
+            now.saturating_sub(OLD_NANOS),
+        );
         if let Some(back) = back.filter(|_| device.is_some()) {
             let state = back.state | flow_state::ANSWERED;
             self.maps.insert_flow(FlowDirection { state, ..back })?;
@@ -129,8 +166,7 @@ impl PacketWorker {
         let state = there.state | flow_state::ANSWERED | flow_state::ASSURED;
         self.maps.insert_flow(FlowDirection { state, ..there })?;
         let mut record = PacketFlow::new(self.lease_of(service, server), server, service, now);
-        let is_elsewhere = self.services.values().any(|it| it.id == service && it.is_elsewhere);
-        (record.is_answered, record.round) = (true, is_elsewhere.then_some(round));
+        (record.is_answered, record.round, record.confirmed_at) = (true, round, now);
         self.flows.insert(tuple, record, &mut self.servers, &self.settings);
         Ok(())
     }
@@ -163,12 +199,5 @@ impl PacketWorker {
             .filter(|(_, record)| record.round != round && elsewhere.contains(&record.service));
         let unnamed = unnamed.map(|(tuple, _)| *tuple).collect::<Vec<_>>();
         self.flows.drop_elsewhere(&unnamed, &mut self.maps, &mut self.servers)
-    }
-
-    /// Forgets the flows of a service whose address another machine has.
-    pub(super) fn drop_flows_elsewhere(&mut self, service: u32) -> Result<(), PacketError> {
-        let of_service = self.flows.iter().filter(|(_, record)| record.service == service);
-        let of_service = of_service.map(|(tuple, _)| *tuple).collect::<Vec<_>>();
-        self.flows.drop_elsewhere(&of_service, &mut self.maps, &mut self.servers)
     }
 }

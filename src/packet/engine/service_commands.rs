@@ -51,6 +51,8 @@ impl PacketWorker {
             PacketCommand::RestoreFlows { batch, reply } => {
                 let _ = reply.send(self.restore_flows(&batch));
             }
+            #[cfg(test)]
+            PacketCommand::Run(run) => run(self),
             PacketCommand::Stop => {}
         }
     }
@@ -74,7 +76,11 @@ impl PacketWorker {
         };
         let mut service = PacketVirtualService::new(key, id, request, owner)
             .map_err(|error| PacketError::Map { map: "services", reason: error.to_string() })?;
-        service.is_elsewhere = self.is_elsewhere(key.address().ip());
+        service.is_elsewhere = match self.services.get(&key) {
+            // What has changed since is followed below.
+            Some(replaced) => replaced.is_elsewhere,
+            None => self.is_elsewhere(key.address().ip()),
+        };
         if let Some(replaced) = self.services.get(&key) {
             service.inherit(replaced, now());
             // Those that the new one has, too, are assigned to it.
@@ -98,6 +104,8 @@ impl PacketWorker {
         }
         // Before the service's first flow.
         self.become_alive();
+        self.follow_addresses(now())?;
+        self.restore_unknown()?;
         self.follow_routes(true)
     }
 
@@ -120,16 +128,13 @@ impl PacketWorker {
             return owner.finish(EngineDrainReport::default());
         }
         let Some(service) = self.services.get_mut(&key) else { return };
-        let (id, is_elsewhere) = (service.id, service.is_elsewhere);
+        let id = service.id;
         let result = service.begin_drain(within, now(), &mut self.maps);
         self.check(result);
         // Flows that a table has decided a moment ago are drained, too.
         self.read_all_events();
-        if is_elsewhere {
-            // Those end at the other machine.
-            let result = self.drop_flows_elsewhere(id);
-            self.check(result);
-        }
+        let result = self.drop_drained_elsewhere();
+        self.check(result);
         let flows = self.flows.count_open(id);
         if let Some(drain) = self.services.get_mut(&key).and_then(|it| it.drain.as_mut()) {
             drain.flows.get_or_insert(flows);

@@ -39,7 +39,8 @@ impl PacketWorker {
                 entry.origin = EngineEntryOrigin::Sync;
             }
             state_name(&flow).clone_into(&mut entry.state);
-            let quiet = Duration::from_nanos(self.clock.now().saturating_sub(flow.seen_at));
+            let seen_at = flow.seen_at.max(self.flows.confirmed_at(tuple));
+            let quiet = Duration::from_nanos(self.clock.now().saturating_sub(seen_at));
             entry.expires_in = timeout(&flow, &self.settings).saturating_sub(quiet);
             Some(entry)
         };

@@ -54,6 +54,20 @@ impl PacketEngine {
             .map_err(|error| EngineError::Unavailable { engine: ENGINE, source: Box::new(error) })
     }
 
+    /// Runs a function in the thread, and waits until it has run.
+    #[cfg(test)]
+    pub(super) fn run<R: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut PacketWorker) -> R + Send + 'static,
+    ) -> R {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let run = move |worker: &mut dyn std::any::Any| {
+            let _ = reply.send(run(worker.downcast_mut().expect("it is the worker")));
+        };
+        self.commands.send(PacketCommand::Run(Box::new(run)));
+        answer.recv().expect("the thread answers")
+    }
+
     fn try_start(settings: PacketSettings) -> Result<Self, PacketError> {
         let mut netlink = RouteSocket::open().map_err(|source| PacketError::Netlink { source })?;
         let addresses = AddressWatch::open().map_err(|source| PacketError::Netlink { source })?;

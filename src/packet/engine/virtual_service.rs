@@ -11,9 +11,7 @@ use super::service_table::ServiceTable;
 use super::wanted_server::wanted_server;
 use crate::backend::{Backend, BackendState, Members, SetSubscription, Snapshot};
 use crate::balancer::{Persistence, PickError};
-use crate::engine::{
-    EngineCounters, EngineRequest, EngineServerCounters, ForwardingMethod, SharedService,
-};
+use crate::engine::{EngineRequest, ForwardingMethod, SharedService};
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
     RawServer, RawService, RawServiceKey, SERVICE_IS_ELSEWHERE, SERVICE_IS_NEW_HERE, SERVICE_SHEDS,
@@ -30,10 +28,10 @@ pub(super) struct PacketVirtualService {
     pub(super) id: u32,
     pub(super) request: Box<EngineRequest>,
     pub(super) owner: Arc<SharedService>,
-    subscription: SetSubscription<SocketAddr>,
+    pub(super) subscription: SetSubscription<SocketAddr>,
     pub(super) persistence: Option<Arc<Persistence<SocketAddr>>>,
     /// The numbers of the servers.
-    servers: BTreeMap<BackendId, u32>,
+    pub(super) servers: BTreeMap<BackendId, u32>,
     /// Those that the program cannot send packets to, each of which was logged.
     refused: BTreeSet<BackendId>,
     sorry_server: Option<u32>,
@@ -361,52 +359,6 @@ impl PacketVirtualService {
     ) -> Result<(), PacketError> {
         let left = std::mem::take(&mut self.servers).into_values().chain(self.sorry_server.take());
         left.into_iter().try_for_each(|index| release(index, maps, servers))
-    }
-
-    /// Reads the counters of all servers of the service, and publishes them.
-    pub(super) fn publish_counters(
-        &self,
-        maps: &PacketMaps,
-        servers: &[(u32, &ServerSlot)],
-    ) -> Result<(), PacketError> {
-        let mut sum = EngineCounters {
-            connections: self.retired.connections,
-            bytes_to_servers: self.retired.bytes_in,
-            bytes_to_clients: Some(self.retired.bytes_out),
-            servers: BTreeMap::new(),
-        };
-        let snapshot = self.subscription.snapshot();
-        for &(index, slot) in servers {
-            let raw = maps.server_counters(index)?;
-            let connections = slot.decided + raw.connections;
-            sum.connections += connections;
-            sum.bytes_to_servers += raw.bytes_in;
-            // By direct routing the answers are not seen.
-            let bytes_out = (!slot.raw.is_direct()).then_some(raw.bytes_out);
-            sum.bytes_to_clients =
-                sum.bytes_to_clients.zip(bytes_out).map(|(sum, bytes)| sum + bytes);
-            let Some(id) = slot.backend.as_ref().filter(|id| self.servers.contains_key(*id)) else {
-                continue;
-            };
-            let load = snapshot.find(id).map(|backend| backend.load()).unwrap_or_default();
-            // A backend whose method was changed has flows by the number that it had before, too.
-            let known = sum.servers.get(id).copied();
-            let known = known.unwrap_or(EngineServerCounters {
-                bytes_out: Some(0),
-                active: load.active,
-                inactive: load.inactive,
-                ..EngineServerCounters::default()
-            });
-            let counters = EngineServerCounters {
-                connections: known.connections + connections,
-                bytes_in: known.bytes_in + raw.bytes_in,
-                bytes_out: known.bytes_out.zip(bytes_out).map(|(known, bytes)| known + bytes),
-                ..known
-            };
-            sum.servers.insert(id.clone(), counters);
-        }
-        self.owner.publish(sum);
-        Ok(())
     }
 }
 

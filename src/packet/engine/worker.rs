@@ -11,11 +11,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::command::{CommandSender, PacketCommand};
 use super::flow::PacketFlow;
-use super::flow_feeds::FlowFollower;
+use super::flow_follower::FlowFollower;
 use super::flow_table::PacketFlowTable;
 use super::flow_walk::FlowWalk;
+use super::followed_engine::FollowedEngine;
 use super::left_state::{LeftState, Succession, UnownedService};
-use super::restored_flows::FollowedEngine;
 use super::server_slots::ServerSlots;
 use super::tap::{MAX_FRAME_LEN, Tap};
 use super::virtual_service::PacketVirtualService;
@@ -27,7 +27,7 @@ use crate::packet::netlink::{AddressWatch, RouteSocket};
 use crate::packet::program::{PacketProgram, detach};
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 
 /// The events that are read before other work goes on.
 const MAX_EVENTS: usize = 4096;
@@ -43,6 +43,8 @@ const MIN_ALIVE_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_ALIVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often counters are read, and devices and routes looked for.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Addresses are looked at once more after they have changed.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// Services that an earlier process left and nobody has claimed after this time get no new flows.
 const CLAIM_TIME: Duration = Duration::from_secs(10);
 /// Reads the clock.
@@ -75,6 +77,12 @@ impl Refusals {
         self.count += 1;
         self.last = Some(error);
     }
+
+    /// Returns the number since the last call, and the last one.
+    pub(super) fn read(&mut self) -> Option<(u64, PickError)> {
+        let Self { count, last } = std::mem::take(self);
+        Some((count, last?))
+    }
 }
 
 /// The state of the thread.
@@ -105,8 +113,8 @@ pub(super) struct PacketWorker {
     pub(super) search_for_untold: FlowWalk,
     pub(super) followed: FollowedEngine,
     /// The error that was logged last.
-    said: String,
-    published: Arc<Mutex<PublishedState>>,
+    pub(super) said: String,
+    pub(super) published: Arc<Mutex<PublishedState>>,
 }
 
 /// What the thread tells of itself.
@@ -172,16 +180,24 @@ impl PacketWorker {
         let mut has_more = false;
         let mut has_due = false;
         let mut has_flows_to_tell = false;
+        let mut look_again: Option<Instant> = None;
         let mut last_decided = started_at;
         loop {
             let wait = if has_more || has_due || has_flows_to_tell {
                 Duration::ZERO
             } else {
-                next_alive - now().min(next_alive)
+                let next = look_again.map_or(next_alive, |at| at.min(next_alive));
+                next - now().min(next)
             };
             let (has_packet, has_address) = self.wait(wait);
             if has_address && self.addresses.take_change() {
-                let result = self.follow_addresses(false, now());
+                // It is told before routes have changed.
+                look_again = Some(now() + LOOK_AGAIN_AFTER);
+                let result = self.follow_addresses(now());
+                self.check(result);
+            }
+            if look_again.take_if(|at| now() >= *at).is_some() {
+                let result = self.follow_addresses(now());
                 self.check(result);
             }
             // A change of a scheduler wakes nobody.
@@ -210,10 +226,7 @@ impl PacketWorker {
                 has_due = self.check_flows();
             }
             self.report_ends();
-            if has_flows_to_tell || now >= next_alive {
-                let told = self.tell_followers();
-                has_flows_to_tell = self.check(told).unwrap_or_default();
-            }
+            let is_telling = has_flows_to_tell || now >= next_alive;
             if now >= next_alive {
                 self.tell_alive();
                 // While another process is asked, the count is that of its packets.
@@ -225,6 +238,11 @@ impl PacketWorker {
                 self.end_drained(now);
                 let ended = self.end_takeovers(now);
                 self.check(ended);
+            }
+            // Of flows that have ended too, before the numbers of their servers are given to others.
+            if is_telling {
+                let told = self.tell_followers();
+                has_flows_to_tell = self.check(told).unwrap_or_default();
             }
             if now >= next_audit {
                 self.audit(now, now - started_at >= CLAIM_TIME);
@@ -295,13 +313,16 @@ impl PacketWorker {
         if !cut.is_empty() {
             // Flows that a table has decided a moment ago are cut, too.
             self.read_all_events();
-            let is_cut = |record: &PacketFlow| cut.contains(&record.server);
+            // Another machine decides what becomes of its flows.
+            let is_cut =
+                |record: &PacketFlow| record.round.is_none() && cut.contains(&record.server);
             let result =
                 self.flows.cut(is_cut, self.clock.now(), &mut self.maps, &mut self.servers);
             failures.extend(result.err());
         }
         if has_changed {
             failures.extend(self.follow_routes(true).err());
+            failures.extend(self.restore_unknown().err());
         }
         for failure in failures {
             self.say(&failure.to_string());
@@ -341,65 +362,6 @@ impl PacketWorker {
         let (maps, servers) = (&mut self.maps, &mut self.servers);
         let result = self.flows.search_forgotten(now, maps, servers, &self.settings);
         self.check(result).unwrap_or_default() || has_due
-    }
-
-    /// Publishes counters, and looks for what has changed in the network namespace.
-    fn audit(&mut self, now: Instant, is_claim_time_over: bool) {
-        let result = self.audit_succession(now);
-        if self.check(result).unwrap_or_default() && is_claim_time_over {
-            let left = self.unowned.iter().filter(|(_, service)| !service.is_handed_over);
-            for key in left.map(|(key, _)| *key).collect::<Vec<_>>() {
-                self.unowned.remove(&key);
-                let result = self.maps.remove_service(&key);
-                self.check(result);
-                self.forget_address(key);
-            }
-        }
-        self.forget_routes_to_clients();
-        let result = self.follow_devices().and_then(|()| self.follow_routes(false));
-        // An address that a route to this machine makes its own is not told of.
-        let result = result.and(self.follow_addresses(true, now));
-        let is_well = self.check(result).is_some();
-        let unowned = &self.unowned;
-        let is_unowned = |service| unowned.values().any(|left| left.id == service);
-        let reclaimed = self.servers.reclaim(&mut self.maps, is_unowned);
-        for (service, decided, raw) in self.check(reclaimed).unwrap_or_default() {
-            let service = self.services.values_mut().find(|it| it.id == service);
-            if let Some(service) = service {
-                service.retired.connections += decided + raw.connections;
-                service.retired.bytes_in += raw.bytes_in;
-                service.retired.bytes_out += raw.bytes_out;
-            }
-        }
-        let forgotten = self.flows.read_forgotten();
-        if forgotten > 0 {
-            let result = PacketStatistics::count_forgotten(&mut self.maps, forgotten);
-            self.check(result);
-        }
-        let statistics = PacketStatistics::read(&self.maps);
-        if let Some(statistics) = self.check(statistics) {
-            let result = self.recover_lost_events(&statistics);
-            self.check(result);
-            let devices = self.program.devices().map(str::to_owned).collect();
-            *lock(&self.published) = PublishedState { statistics, devices };
-        }
-        // Also those that a service has no more: they may have flows.
-        let mut servers = BTreeMap::<u32, Vec<_>>::new();
-        for (index, slot) in self.servers.iter() {
-            servers.entry(slot.raw.service).or_default().push((index, slot));
-        }
-        let results = self.services.values().map(|service| {
-            let servers = servers.get(&service.id).map(Vec::as_slice).unwrap_or_default();
-            service.publish_counters(&self.maps, servers)
-        });
-        let result = results.collect::<Result<Vec<_>, _>>();
-        if self.check(result).is_some() && is_well {
-            self.said.clear();
-        }
-        if let Some(error) = self.refusals.last.take() {
-            let count = std::mem::take(&mut self.refusals.count);
-            tracing::warn!("engine packet: {count} new flows were refused; the last: {error}");
-        }
     }
 
     /// Leaves what was handed over to a successor, and removes everything if there is nothing.

@@ -37,7 +37,7 @@ const GONE: u32 = 12_345;
 pub(super) const ROUTE: u32 = 54_321;
 
 /// A BPF file system, unmounted when it is dropped.
-struct PinFolder(PathBuf);
+pub(in crate::packet) struct PinFolder(pub(in crate::packet) PathBuf);
 
 impl Drop for PinFolder {
     fn drop(&mut self) {
@@ -47,6 +47,14 @@ impl Drop for PinFolder {
 }
 
 impl PinFolder {
+    /// Mounts one; `None` where this is not possible, for a reason that was printed.
+    ///
+    /// # Panics
+    /// In CI, if it is not possible.
+    pub(in crate::packet) fn try_mount() -> Option<Self> {
+        present(Self::mount())
+    }
+
     fn mount() -> Result<Self, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::getuid().is_root() {
@@ -59,6 +67,18 @@ impl PinFolder {
         mount("bpf", &folder.0, "bpf", MountFlags::empty(), None)
             .map_err(|error| format!("the kernel mounts no BPF file system: {error}"))?;
         Ok(folder)
+    }
+}
+
+/// Returns what is there, or prints why it is not.
+fn present<T>(found: Result<T, String>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(reason) => {
+            assert!(std::env::var_os("CI").is_none(), "{reason}");
+            report_skipped(reason);
+            None
+        }
     }
 }
 
@@ -105,14 +125,7 @@ impl ComparedProgram {
                 Err(error) => panic!("{error}"),
             }
         });
-        let (program, mut maps, tap, folder) = match loaded {
-            Ok(loaded) => loaded,
-            Err(reason) => {
-                assert!(std::env::var_os("CI").is_none(), "{reason}");
-                report_skipped(reason);
-                return None;
-            }
-        };
+        let (program, mut maps, tap, folder) = present(loaded)?;
         let mut model = ProgramModel::default();
         model.places.max = PLACES as usize;
         // Less than there is room for, so that they are taken again and again.

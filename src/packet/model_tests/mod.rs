@@ -28,7 +28,7 @@ mod upcall_tests;
 
 use std::net::SocketAddr;
 
-pub(super) use self::compared::ComparedProgram;
+pub(super) use self::compared::{ComparedProgram, PinFolder};
 use self::frames::ACK;
 pub(super) use self::frames::{SYN, tcp};
 use crate::packet::layout::PROTOCOL_TCP;
