@@ -163,11 +163,13 @@
 //! | weights and states set by operators | 1 s | applies them at once |
 //! | health, ejections, slow starts | 1 s | adopts them when it becomes active; its own checks take precedence |
 //! | counters | 1 s | adds them to its own, so that totals continue |
+//! | flows of the [packet engine](crate::packet), when they are half a second old, and when they end | 0.2 s | keeps them, with leases, and carries them on when it is active |
 //!
-//! **TCP connections are not replicated.** They end in the director's process and kernel, and die with
-//! them. Clients connect again, and persistence takes them to the same servers. UDP flows start again
+//! **TCP connections of the forwarder are not replicated.** They end in the director's process and kernel, and die
+//! with them. Clients connect again, and persistence takes them to the same servers. UDP flows start again
 //! too: services whose clients must stay on their server need persistence, or a scheduler that hashes.
-//! (The kernel's IPVS forwards packets and terminates no connection; it can replicate connections.)
+//! The engines in the kernel forward packets and terminate no connection: those of `packet` go on at the other
+//! director, and those of `ipvs` if the kernels tell each other of them (`[ipvs] sync`).
 
 mod admin;
 mod applied;

@@ -68,7 +68,9 @@ impl TakeoverConditions {
     ) {
         loop {
             vrrp.hold_preemption(true);
-            let (_, takeovers) = role.role_and_takeovers();
+            // Those before the time in which it is active, which may have begun.
+            let (now, takeovers) = role.role_and_takeovers();
+            let takeovers = takeovers - u64::from(now == DirectorRole::Active);
             self.wait(&registry, &role).await;
             vrrp.hold_preemption(false);
             while role.is_active() || role.role_and_takeovers().1 == takeovers {

@@ -49,9 +49,9 @@ pub struct VrrpConfig {
     /// whole seconds to 255 s for version 2. A backup takes over after three to four intervals.
     /// Default: `"1s"`.
     advert_interval: Option<HumanDuration>,
-    /// Whether a director takes over from a master of lower priority. After its start it waits until
-    /// each check has had a first result and, with `[sync]`, until it has the state of the active
-    /// director, for 30 s at most. Default: `true`.
+    /// Whether a director takes over from a master of lower priority. After its start, and each time that it has
+    /// been active, it waits until each check has had a first result and, with `[sync]`, until it has the state of
+    /// the active director, for 30 s at most. Default: `true`.
     #[serde(default = "default_true")]
     preempt: bool,
     /// How long a director waits before it takes over from a master of lower priority. Default:

@@ -128,8 +128,13 @@ impl PacketWorker {
         let young_after = self.clock.now().saturating_sub(nanos(AGE));
         let mut steps = MAX_FLOWS;
         while let Some(mut walk) = follower.walk {
-            if !follower.feed.has_room() || steps == 0 {
-                return Ok(follower.feed.has_room());
+            // All flows would find no room, either, where changes had none.
+            let has_room = match follower.has_begun {
+                true => follower.feed.has_room(),
+                false => follower.feed.is_read(),
+            };
+            if !has_room || steps == 0 {
+                return Ok(has_room);
             }
             let (mut tuples, mut young) = (Vec::new(), Vec::new());
             while tuples.len() < FlowBatch::MAX_FLOWS {

@@ -9,6 +9,7 @@ use super::server_slots::ServerSlots;
 use crate::backend::Outcome;
 use crate::engine::EngineFlowEnd;
 use crate::packet::error::PacketError;
+use crate::packet::flow_direction::FlowDirection;
 use crate::packet::layout::RawTuple;
 use crate::packet::maps::PacketMaps;
 
@@ -47,14 +48,34 @@ impl PacketFlowTable {
             if let Some(flow) = KernelFlow::read(tuple, maps)? {
                 flow.remove(maps)?;
             }
-            let Some(record) = self.records.get_mut(tuple) else { continue };
-            record.round.get_or_insert_default();
-            // The other machine knows better.
-            record.is_told = false;
-            let (end, outcome) = (EngineFlowEnd::Forgotten, Outcome::Cancelled);
-            self.remove(tuple, servers, FlowEnding { end, outcome, at: 0, bytes: [None; 2] });
+            self.drop_record(tuple, servers);
         }
         Ok(())
+    }
+
+    /// Forgets a flow whose directions are known, in the same way.
+    pub(super) fn drop_directions(
+        &mut self,
+        there: &FlowDirection,
+        back: Option<&FlowDirection>,
+        maps: &mut PacketMaps,
+        servers: &mut ServerSlots,
+    ) -> Result<(), PacketError> {
+        if let Some(back) = back {
+            maps.remove_flow(&back.tuple)?;
+        }
+        maps.remove_flow(&there.tuple)?;
+        self.drop_record(&there.tuple, servers);
+        Ok(())
+    }
+
+    fn drop_record(&mut self, tuple: &RawTuple, servers: &mut ServerSlots) {
+        let Some(record) = self.records.get_mut(tuple) else { return };
+        record.round.get_or_insert_default();
+        // The other machine knows better.
+        record.is_told = false;
+        let (end, outcome) = (EngineFlowEnd::Forgotten, Outcome::Cancelled);
+        self.remove(tuple, servers, FlowEnding { end, outcome, at: 0, bytes: [None; 2] });
     }
 
     /// Returns when another machine said last that it has a flow, or had it until this one got the address; 0 if it did

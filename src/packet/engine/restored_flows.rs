@@ -101,6 +101,11 @@ impl PacketWorker {
             return Ok(RestoredAs::Unknown);
         };
         let tuple = RawTuple::new(flow.client, flow.virtual_address, protocol);
+        let record = self.flows.get(&tuple);
+        let is_others = record.map_or(is_elsewhere, |record| record.round.is_some());
+        if is_others && self.restore_others(tuple, (id, server), flow)? {
+            return Ok(RestoredAs::Applied);
+        }
         let known = KernelFlow::read(&tuple, &self.maps)?;
         // The machine that had the address tells of its youngest flows, and of those that have ended there.
         let has_passed_here =
@@ -127,6 +132,38 @@ impl PacketWorker {
         numbers.map(|(index, slot)| ((slot.raw.service, slot.raw.address()), index)).collect()
     }
 
+    /// Makes a flow, or forgets it, of which this engine knows only what the other machine has told. Returns false if it
+    /// has to be looked at: most flows begin and end, and the kernel's table need not be read for that.
+    fn restore_others(
+        &mut self,
+        tuple: RawTuple,
+        (service, server): (u32, u32),
+        flow: &SyncedFlow,
+    ) -> Result<bool, PacketError> {
+        match self.flows.get(&tuple) {
+            None if flow.is_open => {
+                let round = Some(self.followed.round);
+                self.insert_restored(tuple, (service, server), round)?;
+                Ok(true)
+            }
+            None => Ok(true),
+            Some(record) if !flow.is_open && record.server == server => {
+                let Some(raw) = self.servers.get(server).map(|slot| slot.raw) else {
+                    return Ok(false);
+                };
+                let (there, back) = FlowDirection::of_new_flow(tuple, (server, &raw), 0, 0);
+                self.flows.drop_directions(
+                    &there,
+                    back.as_ref(),
+                    &mut self.maps,
+                    &mut self.servers,
+                )?;
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+        }
+    }
+
     fn restore_open(
         &mut self,
         tuple: RawTuple,
@@ -149,6 +186,15 @@ impl PacketWorker {
         if known.is_some() || self.flows.get(&tuple).is_some() {
             self.flows.drop_elsewhere(&[tuple], &mut self.maps, &mut self.servers)?;
         }
+        self.insert_restored(tuple, (service, server), round)
+    }
+
+    fn insert_restored(
+        &mut self,
+        tuple: RawTuple,
+        (service, server): (u32, u32),
+        round: Option<u32>,
+    ) -> Result<(), PacketError> {
         let Some(raw) = self.servers.get(server).map(|slot| slot.raw) else { return Ok(()) };
         let device = if raw.is_direct() { None } else { self.device_to(tuple.source().ip()) };
         let now = self.clock.now();

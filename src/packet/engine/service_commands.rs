@@ -127,6 +127,9 @@ impl PacketWorker {
         if !self.is_owner(&key, owner) {
             return owner.finish(EngineDrainReport::default());
         }
+        // The address may have been given away before the drain, and flows that go on elsewhere are not ended.
+        let result = self.follow_addresses(now());
+        self.check(result);
         let Some(service) = self.services.get_mut(&key) else { return };
         let id = service.id;
         let result = service.begin_drain(within, now(), &mut self.maps);

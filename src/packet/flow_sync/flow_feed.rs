@@ -8,13 +8,13 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::flow_batch::FlowBatch;
 
 /// The batches that wait to be read.
-const ROOM: usize = 16;
+const ROOM: usize = 64;
 
 /// The flows of an engine, for the engine of another machine: all of them first, and then what changes.
 ///
-/// [`PacketEngine::flow_feed`](crate::packet::PacketEngine::flow_feed) makes one. While nobody reads it, at most 16
-/// batches wait; what does not fit is left out, and all flows follow again when there is room. It ends with the
-/// engine.
+/// [`PacketEngine::flow_feed`](crate::packet::PacketEngine::flow_feed) makes one. While nobody reads it, at most 64
+/// batches wait (some 20 MB); what does not fit is left out, and all flows follow again when those that wait were read.
+/// It ends with the engine.
 pub struct FlowFeed {
     batches: Receiver<FlowBatch>,
 }
@@ -53,6 +53,11 @@ impl FlowFeedSender {
 
     pub(in crate::packet) fn has_room(&self) -> bool {
         self.batches.capacity() > 0
+    }
+
+    /// Returns whether all that was sent was read.
+    pub(in crate::packet) fn is_read(&self) -> bool {
+        self.batches.capacity() == ROOM
     }
 
     /// Sends a batch. Returns whether there was room for it.
