@@ -284,20 +284,27 @@ async fn measure(folder: &Path) {
         (slot.0, slot.1.raw)
     });
     let times = |engine: &TestEngine| engine.engine.run(|_| thread_time());
-    for is_read in [false, true] {
-        let first_number = if is_read { 2 * SECONDS * RATE } else { 0 };
+    for (part, is_followed, has_ends) in
+        [(0, true, false), (1, true, true), (2, false, false), (3, false, true)]
+    {
+        let first_number = part * 2 * SECONDS * RATE;
         let is_over = AtomicBool::new(false);
-        let before = [times(&first), times(&second)];
-        let begun = now();
-        let took = std::thread::scope(|scope| {
-            let reader =
-                is_read.then(|| scope.spawn(|| block_on(keep_all(&first, &second, &is_over))));
+        let (is_ready, ready) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let keep = || block_on(keep_all(&first, &second, (first_number, is_ready), &is_over));
+            let reader = is_followed.then(|| scope.spawn(keep));
+            // Those of the parts before are not measured.
+            if is_followed {
+                ready.recv().expect("it is ready");
+            }
+            let before = [times(&first), times(&second)];
+            let begun = now();
             for tenth in 0..SECONDS * 10 {
                 let from = first_number + tenth * RATE / 10;
                 let begin: Vec<_> = (from..from + RATE / 10).map(tuple_of).collect();
-                let end = begin.clone().into_iter().filter(|_| tenth >= 10);
-                let end = end.zip(from.saturating_sub(RATE)..).map(|(_, number)| tuple_of(number));
-                let end: Vec<_> = end.collect();
+                let has_ends = has_ends && tenth >= 10;
+                let old = (from..from + RATE / 10).filter(|_| has_ends);
+                let end: Vec<_> = old.map(|number| tuple_of(number - RATE)).collect();
                 for tuple in &begin {
                     write_flow(&mut maps, *tuple, (server, &raw), ProgramClock.now());
                 }
@@ -307,69 +314,78 @@ async fn measure(folder: &Path) {
                     }
                     let state = flow_state::FINS;
                     for tuple in end {
-                        worker.flows.ended(&RawEvent {
-                            tuple,
-                            server,
-                            state,
-                            ..RawEvent::default()
-                        });
+                        let event = RawEvent { tuple, server, state, ..RawEvent::default() };
+                        worker.flows.ended(&event);
                     }
                 });
                 let due = Duration::from_millis(100) * (tenth + 1);
                 std::thread::sleep(due.saturating_sub(now() - begun));
             }
             let took = (now() - begun).as_secs_f64();
+            let part =
+                |after: Duration, before: Duration| (after - before).as_secs_f64() / took * 100.0;
+            println!(
+                "followed: {is_followed}, ends: {has_ends}; {:.0} flows a second; engines: {:.1} %, {:.1} %",
+                f64::from(SECONDS * RATE) / took,
+                part(times(&first), before[0]),
+                part(times(&second), before[1]),
+            );
             is_over.store(true, Ordering::Relaxed);
             if let Some(reader) = reader {
                 reader.join().expect("no panic");
             }
-            took
         });
-        let part =
-            |after: Duration, before: Duration| (after - before).as_secs_f64() / took * 100.0;
-        println!(
-            "followed: {is_read}; {:.0} flows a second begin, and end a second later; engines: {:.1} %, {:.1} %",
-            f64::from(SECONDS * RATE) / took,
-            part(times(&first), before[0]),
-            part(times(&second), before[1]),
-        );
     }
 }
 
-/// Has one engine keep the flows of another one until it is over, and prints what that takes.
-async fn keep_all(from: &TestEngine, to: &TestEngine, is_over: &AtomicBool) {
+/// Has one engine keep the flows of another one until it is over, and prints what that takes. Flows have numbers from
+/// the first one on, and begin evenly since a time.
+async fn keep_all(
+    from: &TestEngine,
+    to: &TestEngine,
+    (first_number, is_ready): (u32, std::sync::mpsc::Sender<()>),
+    is_over: &AtomicBool,
+) {
     let mut feed = from.feed();
-    let (mut open, mut octets, mut rounds) = ([0_u64; 2], 0, 0);
-    let (mut latest, mut oldest) = (Duration::ZERO, Duration::ZERO);
+    let (mut told, mut octets, mut rounds) = ([0_u64; 2], 0, 0);
+    let mut ages = Vec::new();
+    loop {
+        let batch = feed.next().await.expect("the engine runs");
+        let ends_all = batch.ends_all;
+        to.engine.restore_flows(batch).expect("they are restored");
+        if ends_all {
+            break;
+        }
+    }
     let begun = now();
+    is_ready.send(()).expect("it waits");
     while !is_over.load(Ordering::Relaxed) {
         let encoded = feed.next().await.expect("the engine runs").encode();
         octets += encoded.len();
         let batch = FlowBatch::parse(&encoded).expect("it is valid");
         rounds += u32::from(batch.begins_all);
         for flow in &batch.flows {
-            open[usize::from(flow.is_open)] += 1;
+            told[usize::from(flow.is_open)] += 1;
         }
-        // How old the last flow of the batch is when it is there.
-        let last = batch.flows.iter().rev().find(|flow| flow.is_open).copied();
-        let before = now();
+        let last = batch.flows.iter().rev().find(|flow| flow.is_open).map(|flow| flow.client);
         to.engine.restore_flows(batch).expect("they are restored");
-        latest = latest.max(now() - before);
-        if let Some(last) = last {
-            let tuple = RawTuple::new(last.client, last.virtual_address, PROTOCOL_TCP);
-            let age = from.engine.run(move |worker| {
-                let begun_at = worker.flows.get(&tuple).map(|record| record.begun_at);
-                begun_at.map(|at| Duration::from_nanos(worker.clock.now() - at))
-            });
-            oldest = oldest.max(age.unwrap_or_default());
+        // How old the last flow of the batch is when it is there.
+        if let Some(SocketAddr::V4(client)) = last {
+            let number = client.ip().to_bits().wrapping_sub(0x0b00_0000) << 14;
+            let number = (number + u32::from(client.port()) - 0x4000).saturating_sub(first_number);
+            let due = Duration::from_secs_f64(f64::from(number) / f64::from(RATE));
+            ages.push((now() - begun).saturating_sub(due));
         }
     }
     let seconds = (now() - begun).as_secs_f64();
-    let [ended, begun] = open;
+    ages.sort_unstable();
+    let [ended, opened] = told;
     println!(
-        "told {begun} that began and {ended} that ended, {rounds} times all; {:.1} octets each, {:.2} MB a second; \
-         a batch takes {latest:?} at most, and the last of a batch is {oldest:?} old at most",
-        octets as f64 / (ended + begun) as f64,
+        "told {opened} that began and {ended} that ended, {rounds} times all; {:.1} octets each, {:.2} MB a second; \
+         age when they are there: median {:?}, at most {:?}",
+        octets as f64 / (ended + opened) as f64,
         octets as f64 / seconds / 1e6,
+        ages[ages.len() / 2],
+        ages[ages.len() - 1],
     );
 }
