@@ -106,8 +106,9 @@
 //!   address away end, unless the scheduler is keyed.
 //! - The device of the way back is that of the route to the client, at the machine that was told.
 //! - Octets and times in records of flows are those since the machine got the flow.
-//! - Not told are connections of which a direct server's client has closed its half, and that one end of another
-//!   connection has closed its half: the machine that takes that over remembers it for [`PacketSettings::tcp_timeout`].
+//! - Nothing is told of a connection by direct routing or a tunnel after its client has closed its half. Of one by network
+//!   address translation it is not told that one end has closed its half: the machine that takes it over remembers it for
+//!   [`PacketSettings::tcp_timeout`] after its last packet.
 //! - A machine that always has the address, because its VRRP priority is 255, takes no flows of it.
 //!
 //! # Fragments

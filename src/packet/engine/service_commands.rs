@@ -81,6 +81,13 @@ impl PacketWorker {
             Some(replaced) => replaced.is_elsewhere,
             None => self.is_elsewhere(key.address().ip()),
         };
+        if service.is_elsewhere {
+            let (name, address) = (&service.request.service, key.address().ip());
+            tracing::info!(
+                "service {name}: engine packet: the address {address} is not here: no new flow is decided \
+                 until it is"
+            );
+        }
         if let Some(replaced) = self.services.get(&key) {
             service.inherit(replaced, now());
             // Those that the new one has, too, are assigned to it.

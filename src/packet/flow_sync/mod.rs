@@ -1,7 +1,7 @@
 //! Flows that the engine of another machine is told of.
 //!
-//! The engine that carries flows tells of them by a [`FlowFeed`](crate::packet::FlowFeed), in batches
-//! ([`FlowBatch`](crate::packet::FlowBatch)) that have an encoding for the wire. The other engine restores them.
+//! The engine that carries flows tells of them by a [`FlowFeed`], in batches ([`FlowBatch`]) that have an encoding for
+//! the wire. The other engine restores them.
 
 mod encoding;
 mod flow_batch;
