@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lvs::director::{Director, DirectorConfig, DirectorStatus};
 use lvs::packet::PacketKernelState;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::carried::{ask_name, connect, download, serve_tcp};
 use crate::direct::prepare_servers;
@@ -22,7 +23,7 @@ const CONNECTIONS: usize = 6;
 
 /// A director on a machine, in a thread of its own.
 pub(crate) struct PairedDirector {
-    questions: mpsc::Sender<mpsc::SyncSender<DirectorStatus>>,
+    questions: UnboundedSender<mpsc::SyncSender<DirectorStatus>>,
     thread: Option<JoinHandle<()>>,
     pin_folder: PathBuf,
 }
@@ -35,7 +36,7 @@ impl PairedDirector {
         let text = config_text(number, method, &pin_folder);
         let config = DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let namespace = world.namespace(machine);
-        let (questions, received) = mpsc::channel::<mpsc::SyncSender<DirectorStatus>>();
+        let (questions, mut received) = unbounded_channel::<mpsc::SyncSender<_>>();
         let (is_started, started) = mpsc::channel();
         let thread = thread::spawn(move || {
             World::enter_namespace(&namespace);
@@ -43,14 +44,8 @@ impl PairedDirector {
             runtime.expect("a runtime").block_on(async move {
                 let director = Director::start(config).await.expect("the director starts");
                 is_started.send(()).expect("the test waits");
-                loop {
-                    match received.try_recv() {
-                        Ok(answer) => answer.send(director.status()).expect("the test waits"),
-                        Err(mpsc::TryRecvError::Empty) => {
-                            tokio::time::sleep(Duration::from_millis(5)).await;
-                        }
-                        Err(mpsc::TryRecvError::Disconnected) => break,
-                    }
+                while let Some(answer) = received.recv().await {
+                    answer.send(director.status()).expect("the test waits");
                 }
                 director.stop(Duration::ZERO).await;
             });
@@ -83,8 +78,8 @@ impl PairedDirector {
 
 impl Drop for PairedDirector {
     fn drop(&mut self) {
-        let (questions, _) = mpsc::channel();
-        self.questions = questions;
+        // Without a questioner it ends.
+        (self.questions, _) = unbounded_channel();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
             && !thread::panicking()

@@ -1,8 +1,9 @@
 //! The flows of the packet engine, for one standby.
 
 use std::future::pending;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::state::LAST_FLOWS_TIME;
 use crate::director::engines::EngineSet;
 use crate::packet::{FlowBatch, FlowFeed};
 
@@ -15,9 +16,6 @@ pub(super) struct FlowPublisher {
     /// When this director was active last, as long as it has something to tell of that time.
     active_at: Option<Instant>,
 }
-
-/// A director that is active no more tells the other one of its last flows for as long as this.
-const LAST_FLOWS_TIME: Duration = Duration::from_secs(1);
 
 impl FlowPublisher {
     pub(super) fn new(engines: EngineSet) -> Self {

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::channel::{MessageKind, NoiseChannel, NoiseRole};
 use super::message::{ServiceUpdate, SyncMessage};
-use super::state::{SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync, SyncProgress};
+use super::state::{LAST_FLOWS_TIME, SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync, SyncProgress};
 use crate::balancer::SavedTemplate;
 use crate::director::engines::EngineSet;
 use crate::director::events::ChangeOrigin;
@@ -21,9 +21,6 @@ use crate::packet::{FlowBatch, RestoredFlows};
 
 /// How long the first message may take, which holds the whole state.
 const FULL_UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a director that has taken over still receives flows.
-const LAST_FLOWS_TIME: Duration = Duration::from_secs(1);
 
 /// The number of differences between the configurations that are reported.
 const MAX_DIFFERENCES: usize = 32;

@@ -20,6 +20,9 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A standby that receives nothing for this long opens another connection.
 pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a director that is active no more tells of its last flows, and one that has taken over receives them.
+pub(super) const LAST_FLOWS_TIME: Duration = Duration::from_secs(1);
+
 /// The state of synchronization with the other director.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]

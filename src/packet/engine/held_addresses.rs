@@ -33,13 +33,19 @@ impl PacketWorker {
                 continue;
             }
             service.is_elsewhere = !service.is_elsewhere;
-            let (name, place) = match service.is_elsewhere {
-                true => (&service.request.service, "not here"),
-                false => (&service.request.service, "here"),
-            };
-            tracing::info!("service {name}: engine packet: the address {address} is {place}");
-            let changed = if service.is_elsewhere { &mut lost } else { &mut gained };
-            changed.insert(service.id);
+            let name = &service.request.service;
+            if service.is_elsewhere {
+                lost.insert(service.id);
+                tracing::info!(
+                    "service {name}: engine packet: this machine no longer has the address {address}: it \
+                     drops new flows"
+                );
+            } else {
+                gained.insert(service.id);
+                tracing::info!(
+                    "service {name}: engine packet: this machine has the address {address} now"
+                );
+            }
             service.gained_at = (!service.is_elsewhere).then_some(now);
             // The others are followed all the same.
             result = result.and(service.publish_place(&mut self.maps));
@@ -98,8 +104,8 @@ impl PacketWorker {
 fn has_address(netlink: &mut RouteSocket, address: IpAddr) -> Option<bool> {
     match netlink.route(address) {
         Ok(route) => Some(matches!(route, RouteToServer::Local)),
-        // There is no route to it.
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        // There is no route to it.
         Err(_) => Some(false),
     }
 }

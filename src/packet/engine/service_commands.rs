@@ -84,8 +84,8 @@ impl PacketWorker {
         if service.is_elsewhere {
             let (name, address) = (&service.request.service, key.address().ip());
             tracing::info!(
-                "service {name}: engine packet: the address {address} is not here: no new flow is decided \
-                 until it is"
+                "service {name}: engine packet: this machine does not have the address {address}: new flows \
+                 are dropped until it has"
             );
         }
         if let Some(replaced) = self.services.get(&key) {

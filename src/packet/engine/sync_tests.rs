@@ -339,7 +339,7 @@ async fn measure(folder: &Path) {
 }
 
 /// Has one engine keep the flows of another one until it is over, and prints what that takes. Flows have numbers from
-/// the first one on, and begin evenly since a time.
+/// the first one on, and begin evenly when it is ready.
 async fn keep_all(
     from: &TestEngine,
     to: &TestEngine,
