@@ -6,7 +6,7 @@ use crate::metrics::{MetricDescription, describe_all};
 use crate::packet::PacketStatistics;
 
 /// A metric for each counter of the engine, under its name.
-const METRICS: [MetricDescription; 17] = [
+const METRICS: [MetricDescription; 18] = [
     MetricDescription::counter(
         "lvs_packet_upcalls_total",
         "New flows of the packet engine that the scheduler was asked for.",
@@ -55,7 +55,12 @@ const METRICS: [MetricDescription; 17] = [
     ),
     MetricDescription::counter(
         "lvs_packet_hop_limit_total",
-        "Packets that the packet engine dropped because their hop limit (TTL) was used up.",
+        "Packets that the packet engine dropped, and answered, because their hop limit (TTL) was used up.",
+    ),
+    MetricDescription::counter(
+        "lvs_packet_too_long_total",
+        "Packets that the packet engine dropped, and answered, because they were longer than the MTU of the device \
+         to the other side, less the headers of a tunnel.",
     ),
     MetricDescription::counter(
         "lvs_packet_rewrite_failed_total",

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
 
 /// The number of a layout. It changes with every change of a struct, because maps outlive the director.
-pub(super) const LAYOUT_VERSION: u32 = 6;
+pub(super) const LAYOUT_VERSION: u32 = 7;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
@@ -168,6 +168,8 @@ raw_structs! {
         service: u32,
         /// The source of packets by a tunnel.
         source: RawAddress,
+        /// The bits of the source's last word that differ by flow, in network order.
+        source_spread: u32,
         /// The port of UDP that packets by a tunnel go to.
         tunnel_port: RawPort,
         pad: [u8; 2],
@@ -193,6 +195,8 @@ raw_structs! {
         alive_until: u64,
         tap_ifindex: u32,
         upcalls_per_window: u32,
+        answers_per_window: u32,
+        pad: u32,
     }
 
     /// The places of flows of a family that nobody is assured of.
@@ -347,8 +351,9 @@ impl RawServer {
 
     /// Returns whether both are the same server of the same service, which packets reach in the same way.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let way = RawAddress::default();
-        let state = |it: &Self| Self { is_available: 0, ifindex: 0, source: way, ..*it };
+        let source = RawAddress::default();
+        let state =
+            |it: &Self| Self { is_available: 0, ifindex: 0, source, source_spread: 0, ..*it };
         state(self) == state(other)
     }
 }

@@ -25,12 +25,12 @@ pub(super) struct PacketMaps {
     flows_ipv4: HashMap<MapData, [u8; 16], [u8; 48]>,
     flows_ipv6: HashMap<MapData, [u8; 40], [u8; 48]>,
     services: HashMap<MapData, [u8; 20], [u8; 24]>,
-    servers: Array<MapData, [u8; 48]>,
+    servers: Array<MapData, [u8; 52]>,
     peers: HashMap<MapData, u32, [u8; 12]>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
     server_counts: PerCpuArray<MapData, [u8; 40]>,
     counts: PerCpuArray<MapData, u64>,
-    control: Array<MapData, [u8; 16]>,
+    control: Array<MapData, [u8; 24]>,
     place_rings: Array<MapData, [u8; 16]>,
     waiting_upcalls: Array<MapData, u64>,
     events: RingBuf<MapData>,
@@ -201,7 +201,7 @@ impl PacketMaps {
     }
 
     pub(super) fn set_server(&mut self, index: u32, server: &RawServer) -> Result<(), PacketError> {
-        let value: [u8; 48] = transmute!(*server);
+        let value: [u8; 52] = transmute!(*server);
         self.servers.set(index, value, 0).map_err(map_error("servers"))
     }
 
@@ -281,7 +281,7 @@ impl PacketMaps {
     }
 
     pub(super) fn set_control(&mut self, control: &RawControl) -> Result<(), PacketError> {
-        let value: [u8; 16] = transmute!(*control);
+        let value: [u8; 24] = transmute!(*control);
         self.control.set(0, value, 0).map_err(map_error("control"))
     }
 
@@ -323,5 +323,5 @@ impl PacketMaps {
 const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawTupleIpv4>() == 16);
 const _: () = assert!(size_of::<RawFlow>() == 48);
 const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 24);
-const _: () = assert!(size_of::<RawServer>() == 48 && size_of::<RawServerCounters>() == 40);
-const _: () = assert!(size_of::<RawControl>() == 16 && size_of::<RawPlaceRing>() == 16);
+const _: () = assert!(size_of::<RawServer>() == 52 && size_of::<RawServerCounters>() == 40);
+const _: () = assert!(size_of::<RawControl>() == 24 && size_of::<RawPlaceRing>() == 16);

@@ -49,14 +49,16 @@
 //! | answers | come by this machine, and get the virtual address | do not come here | do not come here |
 //! | the server | anywhere; its answers return by this machine, which is its default gateway or has a route of it | on a network of this machine; has the virtual address, which it does not announce | anywhere; has the virtual address, and unpacks what comes |
 //! | its address | of the service's family, with any port | of the service's family, with the service's port | of either family, with the service's port |
-//! | MTU | nothing to do | nothing to do | the outer headers take 20 octets of IPv4 or 40 of IPv6, and 12 with GUE: the server's route to its clients has to say so (`advmss`), or the network to the server has the room. A packet that is too long is lost |
+//! | MTU | nothing to do | nothing to do | the outer headers take 20 octets of IPv4 or 40 of IPv6, and 12 with GUE. A client that sends more than has room is told so (see [below](#packets-that-are-answered)) |
 //! | what is known of the answers | their octets and their time, the server's FIN and its resets | what the client acknowledges: the connection is answered then, and ends with the client's FIN or reset; datagrams are never answered | the same |
 //! | a client that has closed its half | has the time of an established connection | has [`PacketSettings::closing_timeout`] after its last packet, and no lease | the same |
 //! | latencies, for `peak_ewma` | from the first packet to the first answer | none | none |
 //! | an ICMP error about answers, such as "packet too big" | is translated for the server | goes to the server as it is | the same |
 //!
 //! A tunnel is IP in IP (RFC 2003, RFC 2473), of either family in either, or GUE without a checksum. The outer packet has
-//! the congestion bits of the inner one (RFC 6040), its own hop limit, and is not to be fragmented.
+//! the congestion bits of the inner one (RFC 6040), its own hop limit, and is not to be fragmented. GUE has a source port
+//! for each flow, and packets over IPv6 a flow label, so that the server's network interface spreads flows over its queues;
+//! with [`PacketSettings::tunnel_sources`] flows have source addresses of their own.
 //!
 //! A backend that packets cannot reach gets no flows, and the log names it with the reason: one by direct routing behind
 //! a router, one by direct routing or a tunnel with another port, one by GRE or with a checksum of the tunnel, one of
@@ -120,6 +122,23 @@
 //!
 //! Fragments keep their identification. Two servers that answer one client at the same time may choose the same,
 //! as two clients behind one address may: the receiver drops what it has put together of both, by its checksum.
+//!
+//! # Packets that are answered
+//! The program answers by an ICMP error what a router would. The error is sent from the address that the packet was sent to,
+//! by the device that the packet has come from, to whom has sent it:
+//!
+//! - A packet that is longer than the MTU of the device that it would leave by, less what a tunnel adds: "fragmentation
+//!   needed" (RFC 1191) or "packet too big" (RFC 8201). One that may be fragmented is answered, too: nothing is fragmented
+//!   here. So the client of a service by a tunnel sends shorter packets after the first that is too long, and an upload
+//!   goes on. Behind a filter that drops such errors it does not: there, have servers ask for shorter segments (`advmss`),
+//!   or give the network to the servers a larger MTU.
+//! - A packet that has passed too many routers: "time exceeded".
+//!
+//! A processor answers a thousand packets a second at most. An error quotes the header of IP and eight octets of what
+//! follows, as it has to, and twelve more that mean nothing. Later fragments are dropped without an answer.
+//!
+//! The MTU of devices counts. What a router further on says of a packet by a tunnel, which is this machine's own, is not
+//! told to the client.
 //!
 //! # Floods
 //! A flow is *assured*, a word of netfilter's connection tracking, when its client is known to be there: the client has
@@ -187,6 +206,7 @@ mod netlink;
 mod program;
 mod settings;
 mod statistics;
+mod tunnel_source;
 
 pub use self::engine::PacketEngine;
 pub use self::error::PacketError;
@@ -194,6 +214,7 @@ pub use self::flow_sync::{FlowBatch, FlowBatchError, FlowFeed, RestoredFlows, Sy
 pub use self::kernel_state::{PacketKernelState, PacketServerState, PacketServiceState, detach};
 pub use self::settings::PacketSettings;
 pub use self::statistics::PacketStatistics;
+pub use self::tunnel_source::{TunnelSource, TunnelSourceError};
 
 #[cfg(test)]
 mod model_tests;

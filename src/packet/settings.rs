@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::tunnel_source::TunnelSource;
+
 /// The settings of a [`PacketEngine`](super::PacketEngine).
 ///
 /// # Examples
@@ -35,6 +37,9 @@ pub struct PacketSettings {
     /// network namespace, are given to the other end directly, if the device has no other neighbour and that end is
     /// no port of a bridge. They pass no queue, no filter and no counter of the device then. Default: true.
     pub redirect_peer: bool,
+    /// The source addresses of packets by tunnels: one network for each family at most; of more the first counts.
+    /// Default: none, which stands for the source address of the route to the server.
+    pub tunnel_sources: Vec<TunnelSource>,
     /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
     /// those above; all of them with 0. Default: 100 000.
     pub decisions_per_second: u32,
@@ -58,6 +63,7 @@ impl Default for PacketSettings {
             ipv6_flows: 131_072,
             devices: Vec::new(),
             redirect_peer: true,
+            tunnel_sources: Vec::new(),
             decisions_per_second: 100_000,
             alive_for: Duration::from_secs(1),
             tcp_timeout: Duration::from_secs(15 * 60),

@@ -15,13 +15,13 @@ use crate::world::{SERVERS, VIRTUAL, World, namespaces, socket_address};
 
 const CHUNK: usize = 1 << 20;
 /// Chunks of a gigabyte.
-const GIGABYTE: usize = 1 << 10;
+pub(crate) const GIGABYTE: usize = 1 << 10;
 /// Chunks of what goes without offloads: each way of sending is tested, and the tests stay short.
 const LESS: usize = 64;
 
 /// How packets leave the ends.
 #[derive(Clone, Copy, Debug)]
-enum Offloads {
+pub(crate) enum Offloads {
     /// The devices get packets of up to 64 KiB with checksums that nobody has computed.
     All,
     /// One packet a segment, still without its checksum.
@@ -31,7 +31,7 @@ enum Offloads {
 }
 
 impl Offloads {
-    fn set(self, world: &World) {
+    pub(crate) fn set(self, world: &World) {
         let features = match self {
             Self::All => "tx on sg on tso on gso on",
             Self::Checksum => "tx on sg on tso off gso off",

@@ -19,8 +19,7 @@ use crate::carried::{
 use crate::flows::{active, until, virtual_address};
 use crate::world::{VIRTUAL, World, socket_address};
 
-/// Gives both servers the virtual addresses, and a way to the client that does not lead by the director. They ask for
-/// segments that have room in packets by a tunnel too.
+/// Gives both servers the virtual addresses, and a way to the client that does not lead by the director.
 pub(crate) fn prepare_servers(world: &World) {
     for (machine, n) in [("a", 12), ("b", 13)] {
         let (client, near) = (world.namespace("client"), format!("from-{machine}"));
@@ -30,8 +29,8 @@ pub(crate) fn prepare_servers(world: &World) {
             world.at(at, &format!("address add 10.{n}.0.{host}/24 dev {device}"));
             world.at(at, &format!("address add fd{n}::{host}/64 dev {device} nodad"));
         }
-        world.at(machine, &format!("route add 10.1.0.0/24 via 10.{n}.0.1 advmss 1380"));
-        world.at(machine, &format!("-6 route add fd01::/64 via fd{n}::1 advmss 1380"));
+        world.at(machine, &format!("route add 10.1.0.0/24 via 10.{n}.0.1"));
+        world.at(machine, &format!("-6 route add fd01::/64 via fd{n}::1"));
         for address in VIRTUAL {
             world.at(machine, &format!("address add {address} dev lo"));
         }

@@ -17,6 +17,7 @@ mod full;
 mod guest;
 mod inside;
 mod keyed;
+mod mtu;
 #[cfg(feature = "director")]
 mod operator;
 mod outlive;

@@ -20,7 +20,7 @@ use crate::flood::{answer_datagrams_at, ask_datagram, datagram_client};
 use crate::flows::{active, until, virtual_address};
 use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
-const GUE: ForwardingMethod =
+pub(crate) const GUE: ForwardingMethod =
     ForwardingMethod::Tunnel(TunnelKind::Gue { port: 6080, checksum: TunnelChecksum::None });
 const METHODS: [ForwardingMethod; 2] = [ForwardingMethod::Tunnel(TunnelKind::Ipip), GUE];
 
@@ -30,7 +30,7 @@ struct Aligned<T: ?Sized>(T);
 static DECAPSULATION: &Aligned<[u8]> = &Aligned(*include_bytes!("decapsulation/decapsulate.bpf.o"));
 
 /// Has both servers unpack what comes by tunnels, for as long as the answer lives.
-fn unpack(world: &World) -> Vec<Ebpf> {
+pub(crate) fn unpack(world: &World) -> Vec<Ebpf> {
     let load = || {
         let mut object = Ebpf::load(&DECAPSULATION.0).expect("the object");
         let program = object.program_mut("decapsulate").expect("the program");
@@ -43,15 +43,15 @@ fn unpack(world: &World) -> Vec<Ebpf> {
     ["a", "b"].map(|machine| world.within(machine, load)).into()
 }
 
-/// Starts a service whose servers are reached by a tunnel over a family.
-fn begin(
+/// Starts a service whose servers have addresses of a family, and are reached by a method.
+pub(crate) fn begin_by(
     engine: &PacketEngine,
     protocol: EngineProtocol,
     family: usize,
-    (method, outer_family): (ForwardingMethod, usize),
+    (method, server_family): (ForwardingMethod, usize),
 ) -> (BackendSet<SocketAddr>, Box<dyn EngineService>) {
     let set = BackendSet::new();
-    for server in SERVERS[outer_family] {
+    for server in SERVERS[server_family] {
         set.insert(socket_address(server, 80)).expect("a server");
     }
     let balancer = Balancer::new(&set, RoundRobin::new()).expect("a balancer");
@@ -81,7 +81,7 @@ fn connections_are_carried_by_tunnels_of_either_family() {
             for (family, outer_family) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let address = socket_address(VIRTUAL[family], 80);
                 let tunnel = (method, outer_family);
-                let (set, service) = begin(&engine, EngineProtocol::Tcp, family, tunnel);
+                let (set, service) = begin_by(&engine, EngineProtocol::Tcp, family, tunnel);
                 let mut streams: Vec<_> = (0..2).map(|_| connect(&world, address)).collect();
                 let names: String = streams.iter_mut().map(ask_name).collect();
                 assert!(names == "ab" || names == "ba", "by turns, not {names}");
@@ -115,7 +115,7 @@ fn a_large_body_arrives_by_tunnels_as_it_was_sent() {
     for method in METHODS {
         for (family, outer_family) in [(0, 0), (1, 1)] {
             let tunnel = (method, outer_family);
-            let (_set, service) = begin(&engine, EngineProtocol::Tcp, family, tunnel);
+            let (_set, service) = begin_by(&engine, EngineProtocol::Tcp, family, tunnel);
             exchange(&world, socket_address(VIRTUAL[family], 80), 64);
             service.drain(Duration::ZERO, NewConnections::Refused);
         }
@@ -135,7 +135,7 @@ fn datagrams_and_their_fragments_are_carried_by_tunnels() {
     answer_datagrams_at(&world, [virtual_address(); 2]);
     let engine = start_engine(&world, settings(&world));
     for method in METHODS {
-        let (_set, service) = begin(&engine, EngineProtocol::Udp, 0, (method, 0));
+        let (_set, service) = begin_by(&engine, EngineProtocol::Udp, 0, (method, 0));
         let mut names = String::new();
         for _ in 0..2 {
             let socket = datagram_client(&world);

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::table::config_table;
-use super::value::HumanDuration;
-use crate::packet::PacketSettings;
+use super::value::{FromText, HumanDuration};
+use crate::packet::{PacketSettings, TunnelSource};
 
 config_table! {
 /// A builder of a [`PacketConfig`].
@@ -43,6 +43,13 @@ pub struct PacketConfig {
     /// Gives packets to a container's end of a veth or netkit pair directly, which costs less; not to one that is a
     /// port of a bridge. They pass no queue, no filter and no counter of this machine's end then. Default: `true`.
     redirect_peer: Option<bool>,
+    /// The networks of which packets by tunnels have their source addresses, at most one of each family, such as
+    /// `["172.16.0.0/16", "fd00:16::/64"]`: flows have different ones, so that the network interface of a server
+    /// spreads IP in IP over its queues. Nobody needs to have these addresses, but routers and servers must not drop
+    /// their packets (`rp_filter`), and ICMP errors about them are lost. Default: the address of the route to the
+    /// server.
+    #[serde(default)]
+    tunnel_sources: Vec<FromText<TunnelSource>>,
     /// How many new flows in a second the scheduler is asked for, for each processor; from 1. A table of the
     /// servers by weight decides those above. Default: `100000`.
     decisions_per_second: Option<u32>,
@@ -95,6 +102,11 @@ impl PacketConfig {
                 refuse(key, &format!("a number from {least} to {most} is expected"));
             }
         }
+        let is_ipv4 = |source: &FromText<TunnelSource>| source.0.network().is_ipv4();
+        let of_ipv4 = self.tunnel_sources.iter().filter(|source| is_ipv4(source)).count();
+        if of_ipv4 > 1 || self.tunnel_sources.len() - of_ipv4 > 1 {
+            refuse("tunnel_sources", "one network of each family is expected");
+        }
         if self.decisions_per_second == Some(0) {
             refuse("decisions_per_second", "a number from 1 is expected");
         }
@@ -134,6 +146,7 @@ impl PacketConfig {
         settings.ipv6_flows = self.ipv6_flows.unwrap_or(default.ipv6_flows);
         settings.devices = self.devices.clone();
         settings.redirect_peer = self.redirect_peer.unwrap_or(default.redirect_peer);
+        settings.tunnel_sources = self.tunnel_sources.iter().map(|it| it.0).collect();
         settings.decisions_per_second =
             self.decisions_per_second.unwrap_or(default.decisions_per_second);
         settings.alive_for = timeout(self.alive_for, default.alive_for);

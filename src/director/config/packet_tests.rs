@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{DirectorConfig, EngineKind, PacketConfig};
-use crate::packet::PacketSettings;
+use crate::packet::{PacketSettings, TunnelSource};
 
 fn parse(service: &str, server: &str) -> Result<DirectorConfig, super::DirectorConfigError> {
     let listen = match service.contains("listen =") {
@@ -214,13 +214,15 @@ fn table(keys: &str) -> Result<PacketConfig, String> {
 fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(table("").expect("empty").settings(), PacketSettings::default());
     let full = "flows = 1024\nipv6_flows = 512\ndevices = [\"eth0\", \"eth1\"]\nredirect_peer = false\n\
-        decisions_per_second = 7\nalive_for = \"3s\"\n\
+        tunnel_sources = [\"172.16.0.0/16\"]\ndecisions_per_second = 7\nalive_for = \"3s\"\n\
         tcp_timeout = \"1h\"\nclosing_timeout = \"2s\"\nudp_timeout = \"3s\"\n\
         pin_folder = \"/run/bpf/lvs\"\nkeep_at_stop = true";
     let table = table(full).expect("valid");
     assert!(table.keep_at_stop && !table.settings().redirect_peer);
     let settings = table.settings();
     assert_eq!((settings.flows, settings.ipv6_flows), (1024, 512));
+    let source: TunnelSource = "172.16.0.0/16".parse().expect("a network");
+    assert_eq!(settings.tunnel_sources, [source]);
     assert_eq!(settings.decisions_per_second, 7);
     assert_eq!(settings.alive_for, Duration::from_secs(3));
     assert_eq!(settings.devices, ["eth0", "eth1"]);
@@ -233,6 +235,7 @@ fn the_table_becomes_the_settings_of_the_engine() {
         .ipv6_flows(512)
         .devices(["eth0".to_owned(), "eth1".to_owned()])
         .redirect_peer(false)
+        .tunnel_sources([source])
         .decisions_per_second(7)
         .alive_for(Duration::from_secs(3))
         .tcp_timeout(Duration::from_secs(3600))
@@ -255,6 +258,7 @@ fn values_out_of_their_ranges_are_refused() {
         "tcp_timeout = \"365days\"",
         "closing_timeout = \"1500ms\"",
         "devices = []",
+        "tunnel_sources = [\"172.16.0.0/16\", \"fd00:16::/64\"]",
         "devices = [\"fifteen-letters\"]",
     ] {
         table(keys).unwrap_or_else(|error| panic!("{keys}: {error}"));
@@ -265,6 +269,8 @@ fn values_out_of_their_ranges_are_refused() {
         ("flows = 16777217", "flows", "a number from 1 to 16777216 is expected"),
         ("ipv6_flows = 16777217", "ipv6_flows", "a number from 1 to 16777216 is expected"),
         ("decisions_per_second = 0", "decisions_per_second", "a number from 1 is expected"),
+        ("tunnel_sources = [\"10.0.0.0/8\", \"172.16.0.0/16\"]", "tunnel_sources", "one network"),
+        ("tunnel_sources = [\"10.0.0.1/8\"]", "tunnel_sources", "bits beyond"),
         ("alive_for = \"99ms\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("alive_for = \"61m\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("tcp_timeout = \"999ms\"", "tcp_timeout", timeout),

@@ -252,6 +252,9 @@ macro_rules! config_table {
     (@type $doc:tt $key:ident $field:ident $how:ident VirtualAddress) => {
         config_table! { @emit $how $doc $key $field crate::vrrp::VirtualAddress }
     };
+    (@type $doc:tt $key:ident $field:ident $how:ident TunnelSource) => {
+        config_table! { @emit $how $doc $key $field crate::packet::TunnelSource }
+    };
     (@type $doc:tt $key:ident $field:ident $how:ident BytePattern) => {
         config_table! { @emit $how $doc $key $field crate::health::BytePattern }
     };

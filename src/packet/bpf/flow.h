@@ -10,7 +10,7 @@
 // flows a second search. Once in half a second if nobody is assured of the flow: the client may repeat what it has
 // sent, because the way back was forgotten.
 enum { PAIRED_SHIFT = 33, UNASSURED_SHIFT = 29 };
-enum { UPCALL_WINDOW_SHIFT = 24, UNREAD_EVENTS_WAKE = 256 * 1024 };
+enum { UNREAD_EVENTS_WAKE = 256 * 1024 };
 // New flows that wait for the director; the queue of its device has room for 500.
 enum { MAX_WAITING_UPCALLS = 384 };
 
@@ -185,19 +185,12 @@ INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now
 {
 	u32 mtu = 0;
 	u32 first = 0;
-	u64 window = now >> UPCALL_WINDOW_SHIFT;
-	struct upcall_window *used = map_lookup(&upcall_windows, &first);
-	if (!used || !control->tap_ifindex || now >= control->alive_until)
+	if (!control->tap_ifindex || now >= control->alive_until)
 		return 0;
 	// The device ends with its process, however that ends.
 	if (check_mtu(skb, control->tap_ifindex, &mtu, 0, 0) < 0)
 		return 0;
-	if (used->window != window) {
-		used->window = window;
-		used->count = 0;
-	}
-	used->count += 1;
-	if (used->count > control->upcalls_per_window)
+	if (!is_within_limit(LIMITED_UPCALLS, control->upcalls_per_window, now))
 		return 0;
 	// More than this would be lost in the queue of the device.
 	u64 *waiting = map_lookup(&waiting_upcalls, &first);

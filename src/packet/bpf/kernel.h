@@ -34,6 +34,12 @@ typedef int s32;
 struct __sk_buff {
 	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority;
 	u32 ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid, data, data_end;
+	u32 napi_id, family, remote_ip4, local_ip4, remote_ip6[4], local_ip6[4], remote_port, local_port, data_meta;
+	u64 flow_keys, timestamp;
+	u32 wire_len, gso_segs;
+	u64 socket;
+	// What a segment of a packet has that the kernel has joined from many; 0 for others.
+	u32 gso_size;
 };
 
 // The first fields of a socket (uapi/linux/bpf.h).
@@ -80,6 +86,7 @@ static long (*const store_bytes)(struct __sk_buff *, u32 offset, const void *fro
 static long (*const replace_l4_checksum)(struct __sk_buff *, u32 offset, u64 from, u64 to, u64 flags) = (void *)11;
 static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*const load_bytes)(const struct __sk_buff *, u32 offset, void *to, u32 len) = (void *)26;
+static long (*const change_tail)(struct __sk_buff *, u32 len, u64 flags) = (void *)38;
 static long (*const pull_data)(struct __sk_buff *, u32 len) = (void *)39;
 static long (*const ring_buffer_output)(void *map, const void *data, u64 len, u64 flags) = (void *)130;
 // The socket of a connection in any state, or one that listens; it has to be released.

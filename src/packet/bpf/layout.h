@@ -124,6 +124,8 @@ struct server {
 	u32 service;
 	// Of a tunnel: the address that packets have as their source, and the port of UDP that they go to.
 	struct address source;
+	// The bits of the source's last word that differ by flow, in network order.
+	u32 source_spread;
 	u16 tunnel_port;
 	u16 pad;
 };
@@ -156,13 +158,19 @@ struct control {
 	u32 tap_ifindex;
 	// New flows that each processor may ask for in a window of 2^24 ns, some 17 ms.
 	u32 upcalls_per_window;
+	// ICMP errors that each processor may answer with in a window.
+	u32 answers_per_window;
+	u32 pad;
 };
 
-// What a processor has asked for in a window.
-struct upcall_window {
+// What a processor has done in a window.
+struct limit_window {
 	u64 window;
 	u64 count;
 };
+
+// What each processor does no more than a number of times in a window.
+enum limited_action { LIMITED_UPCALLS, LIMITED_ANSWERS, LIMITED_ACTIONS };
 
 // The places of flows of a family that nobody is assured of. The oldest one is given to the next flow.
 struct place_ring {
@@ -197,6 +205,7 @@ enum counter {
 	COUNT_MALFORMED,
 	COUNT_WITHOUT_FLOW,
 	COUNT_HOP_LIMIT,
+	COUNT_TOO_LONG,
 	COUNT_REWRITE_FAILED,
 	COUNT_ICMP_ERRORS,
 	COUNT_UNASSURED_FORGOTTEN,
@@ -357,10 +366,10 @@ struct {
 
 struct {
 	MAP_NUMBER(type, MAP_PERCPU_ARRAY);
-	MAP_NUMBER(max_entries, 1);
+	MAP_NUMBER(max_entries, LIMITED_ACTIONS);
 	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct upcall_window);
-} upcall_windows SECTION(".maps");
+	MAP_TYPE(value, struct limit_window);
+} limit_windows SECTION(".maps");
 
 // What all processors have asked for, and has not come back. The director sets it to 0 when nothing waits: some
 // packets do not come back.
@@ -383,6 +392,24 @@ INLINE void count(u32 counter)
 	u64 *value = map_lookup(&counts, &counter);
 	if (value)
 		*value += 1;
+}
+
+// A window has 2^24 ns.
+enum { WINDOW_SHIFT = 24 };
+
+// Counts an action. Returns whether this processor may still do it in this window.
+INLINE u32 is_within_limit(u32 action, u32 limit, u64 now)
+{
+	u64 window = now >> WINDOW_SHIFT;
+	struct limit_window *used = map_lookup(&limit_windows, &action);
+	if (!used)
+		return 0;
+	if (used->window != window) {
+		used->window = window;
+		used->count = 0;
+	}
+	used->count += 1;
+	return used->count <= limit;
 }
 
 #endif

@@ -3,6 +3,7 @@
 //
 // Built by `src/packet/bpf/build`; the object is in the repository, so that nobody needs a compiler.
 
+#include "answer.h"
 #include "icmp.h"
 #include "tunnel.h"
 #include "unassured.h"
@@ -41,10 +42,11 @@ INLINE u32 may_go_on(struct __sk_buff *skb, const struct packet *packet, const s
 	       !has_socket(skb, &packet->tuple);
 }
 
-enum { ASK_TABLE = 0 };
+// What is left to the caller of `decide`, because functions that are called have one small stack in common.
+enum { ASK_TABLE = 0, ANSWER_HOP_LIMIT = 1 };
 
-// Decides a packet of no flow: returns a verdict, or that the service's table is to be asked, if it was not. That
-// is left to the caller, because functions that are called have one small stack in common.
+// Decides a packet of no flow: returns a verdict, or that the service's table is to be asked, if it was not, or that
+// the packet has passed too many routers.
 static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct packet *packet, u32 is_table_asked)
 {
 	const struct tuple *tuple = &packet->tuple;
@@ -70,10 +72,8 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 		count(COUNT_WITHOUT_FLOW);
 		return VERDICT_NEXT;
 	}
-	if (packet->hop_limit <= 1) {
-		count(COUNT_HOP_LIMIT);
-		return VERDICT_DROP;
-	}
+	if (packet->hop_limit <= 1)
+		return ANSWER_HOP_LIMIT;
 	// What the director gives back without a flow is what it refuses.
 	if (skb->ifindex == said->tap_ifindex) {
 		USE(count_given_back(skb->ifindex));
@@ -145,6 +145,8 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		flow = 0;
 	if (!flow) {
 		int verdict = decide(skb, packet, 0);
+		if (verdict == ANSWER_HOP_LIMIT)
+			return answer(skb, packet, 0);
 		if (verdict != ASK_TABLE)
 			return verdict;
 		if (decide_by_table(tuple, skb->ifindex))
@@ -153,10 +155,11 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
 		if (!flow)
 			return VERDICT_DROP;
 	}
-	if (packet->hop_limit <= 1) {
-		count(COUNT_HOP_LIMIT);
-		return VERDICT_DROP;
-	}
+	if (packet->hop_limit <= 1)
+		return answer(skb, packet, 0);
+	u32 mtu = skb->len > LEAST_MTU + ETHERNET_LEN ? exceeded_mtu(skb, packet, flow) : 0;
+	if (mtu)
+		return answer(skb, packet, mtu);
 	u64 len = skb->len - ETHERNET_LEN, now = coarse_time_ns();
 	flow->bytes += len;
 	// What follows is verified once for the flows of both maps, because it has a copy and not an address.

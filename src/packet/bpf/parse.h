@@ -75,6 +75,8 @@ struct packet {
 	u8 is_ipv6;
 	u8 tcp_flags;
 	u8 hop_limit;
+	// Of the header of TCP or UDP; 0 for later fragments.
+	u8 header_len;
 	// What the fragments of a packet have in common.
 	u32 fragment_id;
 	// One of `enum fragment_kind`.
@@ -139,9 +141,11 @@ INLINE enum packet_kind parse_transport(struct __sk_buff *skb, struct packet *pa
 		if (len < TCP_LEN || len > payload_len)
 			return PACKET_MALFORMED;
 		packet->tcp_flags = header[13];
+		header_len = len;
 	} else if (load_transport(skb, packet, header, 4)) {
 		return PACKET_MALFORMED;
 	}
+	packet->header_len = header_len;
 	__builtin_memcpy(&packet->tuple.source_port, header, 2);
 	__builtin_memcpy(&packet->tuple.destination_port, header + 2, 2);
 	return PACKET_FLOW;

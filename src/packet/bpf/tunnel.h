@@ -10,7 +10,8 @@
 enum { PROTOCOL_IPIP = 4, PROTOCOL_IPV6 = 41 };
 enum { OUTER_HOP_LIMIT = 64, IPV4_DO_NOT_FRAGMENT = 0x4000 };
 // Where room is made (`enum bpf_adj_room_mode`), and what for.
-enum { ROOM_AFTER_ETHERNET = 1, ROOM_FOR_IPV4 = 2, ROOM_FOR_IPV6 = 4, ROOM_FOR_UDP = 16 };
+enum { ROOM_AFTER_ETHERNET = 1 };
+enum { ROOM_KEEPS_SEGMENTS = 1, ROOM_FOR_IPV4 = 2, ROOM_FOR_IPV6 = 4, ROOM_FOR_UDP = 16 };
 
 struct gue {
 	u16 source_port, destination_port, len, checksum;
@@ -54,8 +55,12 @@ INLINE void set_gue(struct gue *gue, const struct server *server, const struct p
 }
 
 // Makes room for a header of IP, and for that of GUE if the server has it.
-INLINE long make_room(struct __sk_buff *skb, const struct server *server, u32 ip_len, u64 what_for)
+INLINE long make_room(struct __sk_buff *skb, const struct packet *packet, const struct server *server, u32 ip_len,
+		      u64 what_for)
 {
+	// The kernel makes the segments of TCP shorter by the room. Those of UDP are datagrams.
+	if (packet->tuple.protocol == PROTOCOL_UDP)
+		what_for |= ROOM_KEEPS_SEGMENTS;
 	if (server->method == METHOD_GUE)
 		return adjust_room(skb, ip_len + sizeof(struct gue), ROOM_AFTER_ETHERNET, what_for | ROOM_FOR_UDP);
 	return adjust_room(skb, ip_len, ROOM_AFTER_ETHERNET, what_for);
@@ -76,7 +81,7 @@ INLINE long encapsulate_ipv4(struct __sk_buff *skb, const struct packet *packet,
 			     u8 type_of_service)
 {
 	struct outer_ipv4 outer = {};
-	if (make_room(skb, server, sizeof(outer.ip), ROOM_FOR_IPV4))
+	if (make_room(skb, packet, server, sizeof(outer.ip), ROOM_FOR_IPV4))
 		return -1;
 	outer.ip.version_and_len = 0x45;
 	outer.ip.type_of_service = type_of_service;
@@ -84,7 +89,7 @@ INLINE long encapsulate_ipv4(struct __sk_buff *skb, const struct packet *packet,
 	outer.ip.fragment = NETWORK16(IPV4_DO_NOT_FRAGMENT);
 	outer.ip.time_to_live = OUTER_HOP_LIMIT;
 	outer.ip.protocol = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
-	outer.ip.source = server->source.words[3];
+	outer.ip.source = server->source.words[3] | (hash_flow(&packet->tuple) & server->source_spread);
 	outer.ip.destination = server->address.words[3];
 	u64 sum = 0;
 	const u32 *words = (const u32 *)&outer.ip;
@@ -100,7 +105,7 @@ INLINE long encapsulate_ipv6(struct __sk_buff *skb, const struct packet *packet,
 			     u8 traffic_class)
 {
 	struct outer_ipv6 outer = {};
-	if (make_room(skb, server, sizeof(outer.ip), ROOM_FOR_IPV6))
+	if (make_room(skb, packet, server, sizeof(outer.ip), ROOM_FOR_IPV6))
 		return -1;
 	u32 flow_label = hash_flow(&packet->tuple) & 0xfffff;
 	outer.ip.version_and_flow = __builtin_bswap32(6u << 28 | (u32)traffic_class << 20 | flow_label);
@@ -108,6 +113,7 @@ INLINE long encapsulate_ipv6(struct __sk_buff *skb, const struct packet *packet,
 	outer.ip.next_header = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
 	outer.ip.hop_limit = OUTER_HOP_LIMIT;
 	outer.ip.source = server->source;
+	outer.ip.source.words[3] |= hash_flow(&packet->tuple) & server->source_spread;
 	outer.ip.destination = server->address;
 	set_gue(&outer.gue, server, packet, skb->len - ETHERNET_LEN - sizeof(outer.ip));
 	return store_outer(skb, server, ETHERTYPE_IPV6, &outer, sizeof(outer.ip));

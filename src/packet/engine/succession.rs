@@ -16,6 +16,9 @@ use crate::packet::layout::{RawControl, RawService, SERVICE_UNOWNED};
 const SUCCESSION_TIME: Duration = Duration::from_secs(1);
 /// What the program counts decisions in: 2^24 ns.
 const WINDOWS_PER_SECOND: u32 = (1_000_000_000_u64 >> 24) as u32;
+/// The ICMP errors that each processor answers with in a second: as many as the kernel itself sends by default
+/// (`net.ipv4.icmp_msgs_per_sec`).
+const ANSWERS_PER_SECOND: u32 = 1000;
 
 /// Who has told last that it is alive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -112,6 +115,8 @@ impl PacketWorker {
             alive_until: self.clock.now().saturating_add(alive_for),
             tap_ifindex: self.tap.device.index,
             upcalls_per_window: self.settings.decisions_per_second.div_ceil(WINDOWS_PER_SECOND),
+            answers_per_window: ANSWERS_PER_SECOND.div_ceil(WINDOWS_PER_SECOND),
+            pad: 0,
         };
         let result = self.maps.set_control(&control);
         self.check(result);

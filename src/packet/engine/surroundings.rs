@@ -6,6 +6,7 @@ use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{MAX_PEERS, RawAddress, RawPeer, server_method};
 use crate::packet::netlink::{NetworkDevice, NetworkNeighbour, RouteSocket, RouteToServer};
+use crate::packet::tunnel_source::TunnelSource;
 
 impl PacketWorker {
     /// Attaches the program to devices that have appeared.
@@ -61,38 +62,60 @@ impl PacketWorker {
             let netlink = &mut self.netlink;
             let route = *known.entry(address).or_insert_with(|| netlink.route(address).ok());
             let Some(slot) = self.servers.get_mut(index) else { continue };
-            let way = way_to(route, slot.raw.method);
+            let mut sources = self.settings.tunnel_sources.iter();
+            let tunnel_source = sources.find(|it| it.network().is_ipv4() == address.is_ipv4());
+            let way = way_to(route, slot.raw.method, tunnel_source);
             let was_reported = std::mem::replace(&mut slot.is_reported, way.is_err());
             if let Err(reason) = way
                 && !was_reported
             {
                 tracing::warn!("engine packet: server {address} gets no flows: {reason}");
             }
-            let (ifindex, source) = way.unwrap_or_default();
+            let way = way.unwrap_or_default();
             self.servers.update(&mut self.maps, index, |raw| {
-                raw.ifindex = ifindex;
-                raw.source = source;
+                raw.ifindex = way.ifindex;
+                raw.source = way.source;
+                raw.source_spread = way.source_spread;
             })?;
         }
         Ok(())
     }
 }
 
-/// Returns the device of the route to a server, and the source of packets by a tunnel, or why packets do not reach it.
-fn way_to(route: Option<RouteToServer>, method: u8) -> Result<(u32, RawAddress), &'static str> {
+/// How packets reach a server.
+#[derive(Clone, Copy, Debug, Default)]
+struct WayToServer {
+    ifindex: u32,
+    /// Of a tunnel.
+    source: RawAddress,
+    source_spread: u32,
+}
+
+/// Returns the way to a server, or why packets do not reach it.
+fn way_to(
+    route: Option<RouteToServer>,
+    method: u8,
+    tunnel_source: Option<&TunnelSource>,
+) -> Result<WayToServer, &'static str> {
     match (route, method) {
         (Some(RouteToServer::Device { is_by_router: true, .. }), server_method::DIRECT) => {
             Err("its method is dr, and it is not on a network of this machine")
         }
         (
-            Some(RouteToServer::Device { source: None, .. }),
+            Some(RouteToServer::Device { index, source, .. }),
             server_method::IPIP | server_method::GUE,
-        ) => Err("its method is tunnel, and the route to it has no source address"),
-        (
-            Some(RouteToServer::Device { index, source: Some(source), .. }),
-            server_method::IPIP | server_method::GUE,
-        ) => Ok((index, source.into())),
-        (Some(RouteToServer::Device { index, .. }), _) => Ok((index, RawAddress::default())),
+        ) => {
+            let source = tunnel_source.map(TunnelSource::network).or(source);
+            let no_source = "its method is tunnel, and the route to it has no source address";
+            Ok(WayToServer {
+                ifindex: index,
+                source: source.ok_or(no_source)?.into(),
+                source_spread: tunnel_source.map_or(0, TunnelSource::spread).to_be(),
+            })
+        }
+        (Some(RouteToServer::Device { index, .. }), _) => {
+            Ok(WayToServer { ifindex: index, ..WayToServer::default() })
+        }
         (Some(RouteToServer::Local), _) => {
             Err("it is this machine, to which no packets are carried")
         }

@@ -35,6 +35,8 @@ pub(super) const PLACES: u32 = 64;
 /// Devices that are not there: a test sees that a frame is redirected, and does not follow it.
 const GONE: u32 = 12_345;
 pub(super) const ROUTE: u32 = 54_321;
+/// The MTU of the tap device.
+pub(super) const TAP_MTU: usize = 1500;
 
 /// A BPF file system, unmounted when it is dropped.
 pub(in crate::packet) struct PinFolder(pub(in crate::packet) PathBuf);
@@ -147,6 +149,8 @@ impl ComparedProgram {
                 method: server_method::NAT,
                 is_available: true,
                 has_route: true,
+                mtu: None,
+                source_spread: 0,
             };
             self.set_server(index, server);
             slots.push(index);
@@ -203,9 +207,17 @@ impl ComparedProgram {
             port: server.address.port().into(),
             is_available: server.is_available.into(),
             method: server.method,
-            ifindex: if server.has_route { ROUTE } else { 0 },
+            ifindex: match (server.has_route, server.mtu) {
+                (false, _) => 0,
+                (true, None) => ROUTE,
+                (true, Some(mtu)) => {
+                    assert_eq!(mtu, TAP_MTU, "that of the device that is there");
+                    self.tap
+                }
+            },
             service: server.service,
             source: outer_source(server.address).into(),
+            source_spread: server.source_spread.to_be(),
             tunnel_port: GUE_PORT.into(),
             pad: [0; 2],
         };
@@ -229,6 +241,8 @@ impl ComparedProgram {
                 TapDevice::Test => TEST_DEVICE,
             },
             upcalls_per_window: if director.has_budget { u32::MAX } else { 0 },
+            answers_per_window: if director.answers { u32::MAX } else { 0 },
+            pad: 0,
         };
         self.maps.set_control(&control).expect("the control");
         self.model.director = director;
@@ -305,6 +319,7 @@ impl ComparedProgram {
                 state: flow.state,
                 bytes: flow.bytes,
                 place: flow.place,
+                mtu: (flow.ifindex == self.tap).then_some(TAP_MTU),
             };
             assert_eq!(Some(&found), self.model.flows.get(&key), "flow {key:?}");
             assert_ne!(flow.seen_at, 0, "{key:?}");

@@ -260,7 +260,8 @@ fn packets_without_a_flow_are_left_to_the_stack() {
 fn the_first_packet_goes_to_a_director_that_lives() {
     let Some(mut compared) = with_services() else { return };
     let (client, service, _) = ends(0);
-    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    let director =
+        ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true, answers: true };
     compared.set_director(director);
     let first = tcp(client, service, SYN);
     let (verdict, output) = compared.run(&first);
@@ -279,7 +280,8 @@ fn the_first_packet_goes_to_a_director_that_lives() {
 fn a_director_that_is_not_there_is_not_asked() {
     let Some(mut compared) = with_services() else { return };
     let (mut client, service, _) = ends(0);
-    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    let director =
+        ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true, answers: true };
     for (port, director) in [
         (1, ModelDirector { is_alive: false, ..director }),
         (2, ModelDirector { tap: TapDevice::None, ..director }),
@@ -303,7 +305,8 @@ fn a_director_decides_nothing_for_an_address_that_another_machine_has() {
     let Some(mut compared) = with_services() else { return };
     let (mut client, service, _) = ends(0);
     establish(&mut compared, 0);
-    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    let director =
+        ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true, answers: true };
     compared.set_director(director);
     for is_keyed in [false, true] {
         compared.change_service(SERVICE[0], PROTOCOL_TCP, |service| {
@@ -326,7 +329,8 @@ fn a_director_decides_nothing_for_an_address_that_another_machine_has() {
 fn a_connection_is_not_refused_that_another_machine_may_tell_of() {
     let Some(mut compared) = with_services() else { return };
     let (client, service, _) = ends(0);
-    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    let director =
+        ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true, answers: true };
     compared.set_director(director);
     for (is_new_here, verdict) in [(true, FrameVerdict::Drop), (false, FrameVerdict::Next)] {
         compared.change_service(SERVICE[0], PROTOCOL_TCP, |it| it.is_new_here = is_new_here);
@@ -345,6 +349,7 @@ fn a_connection_that_has_ended_is_decided_anew_by_the_director() {
         is_alive: true,
         tap: TapDevice::Present,
         has_budget: true,
+        answers: true,
     });
     compared.pass(&tcp(client, service, RST));
     let (verdict, output) = compared.run(&tcp(client, service, SYN));

@@ -154,7 +154,8 @@ fn a_packet_of_one_fragment_is_whole() {
 #[test]
 fn all_fragments_of_a_new_flow_go_to_the_director() {
     let Some(mut compared) = with_datagrams() else { return };
-    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    let director =
+        ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true, answers: true };
     for family in [0, 1] {
         let (client, service, _) = ends(family);
         compared.set_director(director);

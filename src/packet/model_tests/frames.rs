@@ -23,7 +23,7 @@ pub(super) const UDP_CHECKSUM: usize = 6;
 pub(super) const ICMP_CHECKSUM: usize = 2;
 
 /// Returns the checksum of RFC 1071 of octets whose own checksum is zero.
-fn checksum(octets: &[u8]) -> [u8; 2] {
+pub(super) fn checksum(octets: &[u8]) -> [u8; 2] {
     let words = octets.chunks(2).map(|word| match *word {
         [high, low] => u32::from(u16::from_be_bytes([high, low])),
         [high] => u32::from(high) << 8,
@@ -137,9 +137,19 @@ pub(super) fn udp_without_checksum(source: SocketAddr, destination: SocketAddr) 
 
 /// Returns an ICMP message of a type that quotes a packet of IP.
 pub(super) fn icmp(source: IpAddr, destination: IpAddr, kind: u8, quoted: &[u8]) -> Vec<u8> {
+    icmp_error(source, destination, [kind, 0], 0, quoted)
+}
+
+/// Returns an ICMP error of a type and a code, with an MTU.
+pub(super) fn icmp_error(
+    source: IpAddr,
+    destination: IpAddr,
+    kind: [u8; 2],
+    mtu: u32,
+    quoted: &[u8],
+) -> Vec<u8> {
     let protocol = if source.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
-    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
-    message.extend(quoted);
+    let message = [&kind[..], &[0, 0], &mtu.to_be_bytes(), quoted].concat();
     with_checksum(source, destination, protocol, message, ICMP_CHECKSUM)
 }
 

@@ -70,8 +70,12 @@ impl PacketGenerator {
     }
 
     fn payload(&mut self) -> Vec<u8> {
-        let len =
-            if self.is_one_in(8) { self.random.usize(..1400) } else { self.random.usize(..20) };
+        // Some are too long for a device.
+        let len = match self.random.u8(..16) {
+            0 => self.random.usize(1400..1500),
+            1 | 2 => self.random.usize(..1400),
+            _ => self.random.usize(..20),
+        };
         std::iter::repeat_with(|| self.random.u8(..)).take(len).collect()
     }
 

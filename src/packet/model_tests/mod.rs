@@ -3,6 +3,8 @@
 //! The kernel runs the program on frames of the test (`BPF_PROG_TEST_RUN`), as if the loopback device had
 //! received them.
 
+mod answer_tests;
+mod answering;
 mod compared;
 mod direct_tests;
 mod flow_tests;

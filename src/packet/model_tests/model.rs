@@ -132,13 +132,16 @@ impl ProgramModel {
         let is_reused =
             |flow: &ModelFlow| begins && flow.has_begun_to_end() && !flow.is_to_client();
         if self.flows.get(&key).is_none_or(is_reused)
-            && let Some(verdict) = self.decide(packet, decided, output)
+            && let Some(verdict) = self.decide(packet, transport.is_some(), decided, output)
         {
             return verdict;
         }
+        let answered = (key, transport.is_some());
         if hop_limit <= 1 {
-            self.statistics.hop_limit += 1;
-            return FrameVerdict::Drop;
+            return self.answer(answered, None, output);
+        }
+        if let Some(mtu) = self.exceeded_mtu(&self.flows[&key], output.frame.len()) {
+            return self.answer(answered, Some(mtu), output);
         }
         let len = output.frame.len() as u64 - 14;
         let flow = self.flows.get_mut(&key).expect("it is there");
@@ -203,6 +206,7 @@ impl ProgramModel {
     fn decide(
         &mut self,
         (key, hop_limit, tcp_flags): (PacketKey, u8, u8),
+        has_ports: bool,
         decided: Option<u32>,
         output: &mut ModelOutput,
     ) -> Option<FrameVerdict> {
@@ -229,8 +233,7 @@ impl ProgramModel {
             return unknown(&mut self.statistics);
         }
         if hop_limit <= 1 {
-            self.statistics.hop_limit += 1;
-            return Some(FrameVerdict::Drop);
+            return Some(self.answer((key, has_ports), None, output));
         }
         if director.tap == TapDevice::Test {
             self.statistics.refused_without_server += 1;
@@ -309,13 +312,14 @@ impl ProgramModel {
     fn add_flow(&mut self, key: PacketKey, server: u32, service: u32) {
         let chosen = &self.servers[&server];
         let (destination, is_direct) = (chosen.address, chosen.is_direct());
+        let mtu = chosen.route_mtu();
         self.remove_back(key);
         let state = if is_direct { flow_state::DIRECT } else { 0 };
         let (source, bytes, place) = (key.0, 0, 0);
-        let there = ModelFlow { source, destination, server, service, state, bytes, place };
+        let there = ModelFlow { source, destination, server, service, state, bytes, place, mtu };
         if !is_direct {
             let (source, destination, state) = (key.1, key.0, flow_state::TO_CLIENT);
-            let back = ModelFlow { source, destination, state, ..there.clone() };
+            let back = ModelFlow { source, destination, state, mtu: None, ..there.clone() };
             self.flows.insert(there.back(key.2), back);
         }
         self.flows.insert(key, there);
@@ -335,7 +339,8 @@ impl ProgramModel {
         let state = (flow.state ^ flow_state::TO_CLIENT) & !flow_state::ASSURED;
         let (source, destination) = (key.1, key.0);
         let (bytes, place) = (0, 0);
-        let made = ModelFlow { source, destination, state, bytes, place, ..flow.clone() };
+        let mtu = self.servers[&flow.server].route_mtu().filter(|_| flow.is_to_client());
+        let made = ModelFlow { source, destination, state, bytes, place, mtu, ..flow.clone() };
         self.flows.insert(other, made);
     }
 

@@ -32,12 +32,21 @@ pub(super) struct ModelServer {
     pub(super) method: u8,
     pub(super) is_available: bool,
     pub(super) has_route: bool,
+    /// The MTU of the device to it; `None` for one that is not there any more.
+    pub(super) mtu: Option<usize>,
+    /// The bits of the outer source address that differ by flow, of its last 32.
+    pub(super) source_spread: u32,
 }
 
 impl ModelServer {
     /// Returns whether packets go to it with their addresses, and it answers the client by itself.
     pub(super) fn is_direct(&self) -> bool {
         self.method != server_method::NAT
+    }
+
+    /// Returns the MTU of the device of the route to it.
+    pub(super) fn route_mtu(&self) -> Option<usize> {
+        self.mtu.filter(|_| self.has_route)
     }
 }
 
@@ -55,6 +64,8 @@ pub(super) struct ModelFlow {
     pub(super) bytes: u64,
     /// The end of the number of its place.
     pub(super) place: u16,
+    /// The MTU of the device that it was to leave by when it was made; `None` for one that is not there any more.
+    pub(super) mtu: Option<usize>,
 }
 
 /// The tap device at which the director gets what it decides.
@@ -76,6 +87,8 @@ pub(super) struct ModelDirector {
     pub(super) tap: TapDevice,
     /// Whether it may be asked for any new flow, or for none.
     pub(super) has_budget: bool,
+    /// Whether packets may be answered by ICMP errors.
+    pub(super) answers: bool,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

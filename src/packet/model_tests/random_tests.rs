@@ -3,6 +3,7 @@
 use fastrand::Rng;
 
 use super::compared::ComparedProgram;
+use super::compared::TAP_MTU;
 use super::generator::PacketGenerator;
 use super::model_state::{ModelDirector, TapDevice};
 use super::{SERVICE, address};
@@ -61,6 +62,7 @@ fn random_packets_meet_the_same_fate_in_both() {
         counted.malformed,
         counted.without_flow,
         counted.hop_limit,
+        counted.too_long,
         counted.icmp_errors,
     ];
     assert!(of_packets.iter().all(|count| *count >= 20), "{counted:?}");
@@ -82,7 +84,8 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
             // Mostly, so that tables decide most flows.
             let is_alive = random.u8(..3) == 0;
             let has_budget = random.bool();
-            compared.set_director(ModelDirector { is_alive, tap, has_budget });
+            let answers = random.bool();
+            compared.set_director(ModelDirector { is_alive, tap, has_budget, answers });
         }
         2 | 3 => {
             let is_available = random.u8(..4) > 0;
@@ -90,7 +93,10 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
         }
         4 => {
             let has_route = random.u8(..4) > 0;
-            compared.change_server(server, |server| server.has_route = has_route);
+            let mtu = random.bool().then_some(TAP_MTU);
+            compared.change_server(server, |server| {
+                (server.has_route, server.mtu) = (has_route, mtu);
+            });
         }
         5 => {
             let methods = [server_method::DIRECT, server_method::IPIP, server_method::GUE];

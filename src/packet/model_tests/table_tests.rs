@@ -24,7 +24,9 @@ fn the_director_is_asked_for_as_many_flows_as_it_wants_in_a_window() {
     one.set(first);
     sched_setaffinity(None, &one).expect("this thread may stay on one processor");
     let (tap_ifindex, upcalls_per_window) = (compared.tap, LIMIT);
-    let control = RawControl { alive_until: u64::MAX, tap_ifindex, upcalls_per_window };
+    let alive_until = u64::MAX;
+    let control =
+        RawControl { alive_until, tap_ifindex, upcalls_per_window, ..RawControl::default() };
     compared.maps.set_control(&control).expect("the control");
     let window = || {
         let now = clock_gettime(ClockId::MonotonicCoarse);
@@ -67,6 +69,7 @@ fn a_service_that_sheds_refuses_what_the_director_cannot_decide() {
         is_alive: true,
         tap: TapDevice::Present,
         has_budget: false,
+        answers: true,
     });
     compared.leave(&tcp(client, service, SYN));
     assert_eq!(compared.model.statistics.refused_at_limit, 2);

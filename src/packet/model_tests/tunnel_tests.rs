@@ -75,6 +75,33 @@ fn the_fragments_of_a_packet_go_in_packets_of_the_same_flow() {
 }
 
 #[test]
+fn flows_spread_over_source_addresses() {
+    for (outer_family, at) in [(0, 26), (1, 22)] {
+        let Some(mut compared) = with_tunnels(PROTOCOL_UDP, server_method::IPIP, outer_family)
+        else {
+            return;
+        };
+        let servers: Vec<_> = compared.model.servers.keys().copied().collect();
+        for server in servers {
+            compared.change_server(server, |server| server.source_spread = 0xff00);
+        }
+        let len = if outer_family == 0 { 4 } else { 16 };
+        let source_of = |frame: &[u8]| frame[at..at + len].to_vec();
+        let mut sources = std::collections::HashSet::new();
+        for port in 1000..1064 {
+            let mut client = ends(0).0;
+            client.set_port(port);
+            let sent = udp(client, address(SERVICE[0]), b"?");
+            let source = source_of(&compared.run(&sent).1);
+            assert_eq!(source, source_of(&compared.run(&sent).1), "those of a flow have one");
+            sources.insert(source);
+        }
+        assert!(sources.len() > 40, "{} sources", sources.len());
+        compared.compare_state();
+    }
+}
+
+#[test]
 fn a_number_of_flows_spread_over_source_ports() {
     let Some(mut compared) = with_tunnels(PROTOCOL_UDP, server_method::GUE, 1) else { return };
     let mut ports = std::collections::HashSet::new();

@@ -20,6 +20,15 @@ pub(super) fn outer_source(server: SocketAddr) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Returns the source of a flow's packets to a server.
+fn spread_source(server: &ModelServer, hash: u64) -> IpAddr {
+    let bits = u32::from_be_bytes((hash as u32).to_le_bytes()) & server.source_spread;
+    match outer_source(server.address) {
+        IpAddr::V4(source) => IpAddr::V4((u32::from(source) | bits).into()),
+        IpAddr::V6(source) => IpAddr::V6((u128::from(source) | u128::from(bits)).into()),
+    }
+}
+
 /// The number of a flow, by which its packets are spread.
 fn flow_hash((source, destination, _): PacketKey) -> u64 {
     let fold = |address: IpAddr| match address {
@@ -55,7 +64,7 @@ fn encapsulate(sent: &[u8], server: &ModelServer, key: PacketKey) -> (Vec<u8>, u
         (inner, Vec::new())
     };
     let payload = [&header[..], packet].concat();
-    let outer = frame(outer_source(server.address), server.address.ip(), protocol, &payload);
+    let outer = frame(spread_source(server, hash), server.address.ip(), protocol, &payload);
     let outer = if server.address.is_ipv4() {
         // No identification, and it is not to be fragmented.
         let outer = with_ip_octets(&outer, 1, &[class]);

@@ -22,7 +22,8 @@ fn asked_and_decided(compared: &ComparedProgram) -> (u64, u64) {
 #[test]
 fn a_table_decides_what_has_no_room_in_the_queue_to_the_director() {
     let Some(mut compared) = with_services() else { return };
-    let director = ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true };
+    let director =
+        ModelDirector { is_alive: true, tap: TapDevice::Present, has_budget: true, answers: true };
     compared.set_director(director);
     for port in 0..MAX_WAITING as u16 + 20 {
         begin(&mut compared, 10_000 + port);

@@ -23,8 +23,8 @@ static long (*const adjust_room)(struct __sk_buff *, int len, u32 where, u64 wha
 enum { NEXT = -1, DROP = 2 };
 enum { ETHERNET_TYPE = 12, ETHERNET_LEN = 14, IPV4_LEN = 20, IPV6_LEN = 40, GUE_LEN = 12 };
 enum { IPV4 = 0x0800, IPV6 = 0x86dd, IPIP = 4, UDP = 17, IPV6_IN_IP = 41, GUE_PORT = 6080 };
-// `BPF_ADJ_ROOM_MAC`, and that a header of a family is behind what is taken away.
-enum { ROOM_AFTER_ETHERNET = 1, BEHIND_IS_IPV4 = 1 << 7, BEHIND_IS_IPV6 = 1 << 8 };
+// `BPF_ADJ_ROOM_MAC`, that segments keep their length, and that a header of a family is behind what is taken away.
+enum { ROOM_AFTER_ETHERNET = 1, KEEPS_SEGMENTS = 1, BEHIND_IS_IPV4 = 1 << 7, BEHIND_IS_IPV6 = 1 << 8 };
 
 SECTION("classifier") int decapsulate(struct __sk_buff *skb)
 {
@@ -45,7 +45,8 @@ SECTION("classifier") int decapsulate(struct __sk_buff *skb)
 	if (protocol != IPIP && protocol != IPV6_IN_IP)
 		return NEXT;
 	u16 type = protocol == IPIP ? NETWORK16(IPV4) : NETWORK16(IPV6);
-	if (adjust_room(skb, -len, ROOM_AFTER_ETHERNET, protocol == IPIP ? BEHIND_IS_IPV4 : BEHIND_IS_IPV6) ||
+	u64 what_for = KEEPS_SEGMENTS | (protocol == IPIP ? BEHIND_IS_IPV4 : BEHIND_IS_IPV6);
+	if (adjust_room(skb, -len, ROOM_AFTER_ETHERNET, what_for) ||
 	    store_bytes(skb, ETHERNET_TYPE, &type, 2, 0))
 		return DROP;
 	return NEXT;
