@@ -5,6 +5,7 @@
 mod bulk;
 mod carried;
 mod clock;
+mod decapsulation;
 mod direct;
 #[cfg(feature = "director")]
 mod director;

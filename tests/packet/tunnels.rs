@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::programs::{SchedClassifier, TcAttachType, tc};
 use lvs::engine::{
     Engine as _, EngineAddress, EngineProtocol, EngineRequest, EngineService, ForwardingMethod,
     NewConnections, TunnelChecksum, TunnelKind,
@@ -15,6 +14,7 @@ use lvs::{BackendSet, Balancer};
 
 use crate::bulk::{exchange, serve_http_at};
 use crate::carried::{ask_name, connect, download, serve_tcp, settings, start_engine};
+use crate::decapsulation::attach_decapsulation;
 use crate::direct::prepare_servers;
 use crate::flood::{answer_datagrams_at, ask_datagram, datagram_client};
 use crate::flows::{active, until, virtual_address};
@@ -24,23 +24,10 @@ pub(crate) const GUE: ForwardingMethod =
     ForwardingMethod::Tunnel(TunnelKind::Gue { port: 6080, checksum: TunnelChecksum::None });
 const METHODS: [ForwardingMethod; 2] = [ForwardingMethod::Tunnel(TunnelKind::Ipip), GUE];
 
-/// An object, where its reader finds it aligned.
-#[repr(align(8))]
-struct Aligned<T: ?Sized>(T);
-static DECAPSULATION: &Aligned<[u8]> = &Aligned(*include_bytes!("decapsulation/decapsulate.bpf.o"));
-
 /// Has both servers unpack what comes by tunnels, for as long as the answer lives.
 pub(crate) fn unpack(world: &World) -> Vec<Ebpf> {
-    let load = || {
-        let mut object = Ebpf::load(&DECAPSULATION.0).expect("the object");
-        let program = object.program_mut("decapsulate").expect("the program");
-        let program: &mut SchedClassifier = program.try_into().expect("a classifier");
-        program.load().expect("the kernel takes it");
-        tc::qdisc_add_clsact("eth0").expect("a queue");
-        program.attach("eth0", TcAttachType::Ingress).expect("it is attached");
-        object
-    };
-    ["a", "b"].map(|machine| world.within(machine, load)).into()
+    let attach = || attach_decapsulation("eth0").expect("the kernel takes the program");
+    ["a", "b"].map(|machine| world.within(machine, attach)).into()
 }
 
 /// Starts a service whose servers have addresses of a family, and are reached by a method.
