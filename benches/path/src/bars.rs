@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::report::MeasureResults;
-use crate::spec::{Measure, Redirect, Subject};
+use crate::spec::{Measure, PacketMethod, Redirect, Subject};
 use crate::statistics::Spread;
 
 /// What a bar is about.
@@ -17,12 +17,11 @@ enum BarKind {
     SameAsForwarding,
 }
 
-/// A bar for the subjects of the packet engine with a redirect, by whether the scheduler is asked.
+/// A bar for the subjects of the packet engine with a method and a redirect, by whether the scheduler is asked.
 #[derive(Clone, Copy, Debug)]
 struct CostBar {
     measure: Measure,
-    /// Whether it is for direct routing, or for translation.
-    is_direct: bool,
+    method: PacketMethod,
     redirect: Redirect,
     asks_scheduler: Option<bool>,
     kind: BarKind,
@@ -34,11 +33,11 @@ const fn bar(
     asks_scheduler: Option<bool>,
     kind: BarKind,
 ) -> CostBar {
-    CostBar { measure, is_direct: false, redirect, asks_scheduler, kind }
+    CostBar { measure, method: PacketMethod::Nat, redirect, asks_scheduler, kind }
 }
 
 const fn direct_bar(measure: Measure, redirect: Redirect, kind: BarKind) -> CostBar {
-    CostBar { measure, is_direct: true, redirect, asks_scheduler: None, kind }
+    CostBar { measure, method: PacketMethod::DirectRouting, redirect, asks_scheduler: None, kind }
 }
 
 const BARS: &[CostBar] = &[
@@ -108,7 +107,7 @@ pub(crate) fn table(all: &[MeasureResults]) -> String {
         };
         for &(subject, _) in &results.columns {
             let is_meant = subject.redirect() == Some(bar.redirect)
-                && subject.is_direct_routing() == bar.is_direct
+                && subject.method() == bar.method
                 && subject
                     .asks_scheduler()
                     .is_some_and(|asks| bar.asks_scheduler.is_none_or(|it| it == asks));

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use lvs::engine::{Engine as _, EngineAddress, EngineProtocol, EngineRequest, ForwardingMethod};
+use lvs::engine::{Engine as _, EngineAddress, EngineProtocol, EngineRequest};
 use lvs::forward::Forwarder;
 use lvs::packet::{PacketEngine, PacketSettings, PacketStatistics};
 use lvs::scheduler::{RoundRobin, Scheduler, WeightedLeastConnections};
 use lvs::{BackendSet, Balancer};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, stdin};
+
+use crate::spec::PacketMethod;
 
 /// The packet engine is to be started with these settings.
 #[derive(Args, Clone, Debug)]
@@ -27,9 +29,9 @@ pub(crate) struct PacketOrder {
     /// Give packets to the other ends of pairs of devices.
     #[arg(long)]
     pub(crate) redirect_peer: bool,
-    /// Send packets to the servers as they are; without it they are rewritten.
-    #[arg(long)]
-    pub(crate) direct_routing: bool,
+    /// How packets reach the servers.
+    #[arg(long, value_enum, default_value_t = PacketMethod::Nat)]
+    pub(crate) method: PacketMethod,
     /// The flows that the table has room for.
     #[arg(long, default_value_t = 262_144)]
     pub(crate) flows: u32,
@@ -92,11 +94,9 @@ pub(crate) async fn serve_packets(order: &PacketOrder) -> Result<()> {
     let (set, balancer) = balancer(&order.servers, WeightedLeastConnections::new())?;
     let address = EngineAddress::Socket { protocol: EngineProtocol::Tcp, address: order.listen };
     let request = EngineRequest::new("bench", address, balancer, "wlc");
-    if order.direct_routing {
-        let snapshot = set.snapshot();
-        let ids = snapshot.backends().iter().map(|backend| backend.id().clone());
-        request.methods.replace(ids.map(|id| (id, ForwardingMethod::DirectRouting)).collect());
-    }
+    let snapshot = set.snapshot();
+    let ids = snapshot.backends().iter().map(|backend| backend.id().clone());
+    request.methods.replace(ids.map(|id| (id, order.method.into())).collect());
     let claim = engine.claim(request).map_err(with_causes)?;
     let service = claim.begin().map_err(with_causes)?;
     println!("ready");

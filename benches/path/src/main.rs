@@ -14,6 +14,10 @@
 //! is between them, kernel and programs together. All of it is on one core. A request has 46 octets and its
 //! answer 218.
 //!
+//! By a tunnel, the server takes packets out of others by a program of `tests/packet/decapsulation` at the ingress of
+//! its device, because not every kernel has the modules of tunnels: what a server's side of a tunnel costs is what
+//! that program costs.
+//!
 //! # The method
 //! Each subject has a director of its own. They are measured one after the other for an eighth of a second,
 //! eight times a round, in reverse order every other time. A ratio is the median over rounds of the ratio in
@@ -24,6 +28,8 @@
 
 mod accounting;
 mod bars;
+#[path = "../../../tests/packet/decapsulation/mod.rs"]
+mod decapsulation;
 mod engines;
 mod load;
 #[path = "../../forward/src/messages.rs"]

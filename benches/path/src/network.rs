@@ -3,7 +3,7 @@
 //! ```text
 //! client 10.N.1.2 -- 10.N.1.1 director N, virtual 10.N.9.1 -- server 10.N.2.2, 10.N.2.3
 //! client 10.N.2.1 ------------------------------------------- server 10.N.2.2, 10.N.2.3   without a director
-//! client 10.N.3.1 ------------------------------------------- server 10.N.3.2, virtual 10.N.9.1   direct routing
+//! client 10.N.3.1 ------------------------------------------- server 10.N.3.2, virtual 10.N.9.1   direct routing, tunnels
 //! ```
 //! Each machine is a network namespace. The client has an address for each subject, so that answers return
 //! by the same director.
@@ -16,8 +16,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use aya::Ebpf;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::decapsulation::attach_decapsulation;
 
 /// The port of the server.
 pub(crate) const SERVER_PORT: u16 = 8080;
@@ -39,6 +42,8 @@ pub(crate) struct TestNetwork {
     name: String,
     folder: PathBuf,
     machines: Vec<NetworkMachine>,
+    /// What takes packets out of others at the server; it does while it is held.
+    unpacking: Vec<Ebpf>,
 }
 
 impl TestNetwork {
@@ -48,7 +53,7 @@ impl TestNetwork {
         let name = format!("lvspath{}", std::process::id());
         let folder = Path::new("/run").join(&name);
         fs::create_dir(&folder).with_context(|| format!("{}", folder.display()))?;
-        let mut network = Self { name, folder, machines: Vec::new() };
+        let mut network = Self { name, folder, machines: Vec::new(), unpacking: Vec::new() };
         mount("bpf", &network.folder, "bpf", MountFlags::empty(), None)
             .context("the kernel mounts no BPF file system")?;
         network.add_machine(NetworkMachine::Client)?;
@@ -94,6 +99,15 @@ impl TestNetwork {
         self.run_ip_at(server, &format!("route add 10.{number}.1.0/24 via 10.{number}.3.1"))?;
         let address = virtual_address(number).ip();
         self.run_ip_at(server, &format!("address add {address}/32 dev lo"))
+    }
+
+    /// Has the server unpack what comes from a director by tunnels.
+    pub(crate) fn unpack_tunnels(&mut self, number: u8) -> Result<()> {
+        let device = format!("s{number}");
+        let attach = || attach_decapsulation(&device).map_err(|error| anyhow!(error));
+        let attached = self.within(NetworkMachine::Server, attach)?;
+        self.unpacking.push(attached);
+        Ok(())
     }
 
     /// Adds the virtual address of a director to it.

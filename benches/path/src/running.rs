@@ -94,7 +94,10 @@ impl Stage {
         }
         let servers = server_addresses(number);
         let mut listen = virtual_address(number);
-        if subject.is_direct_routing() {
+        if subject.method().is_tunnel() {
+            self.network.unpack_tunnels(number)?;
+        }
+        if subject.method().answers_directly() {
             self.network.answer_directly(number)?;
             // Packets keep their port.
             listen.set_port(SERVER_PORT);
@@ -123,7 +126,10 @@ impl Stage {
             | Subject::PacketTablePeer
             | Subject::PacketUpcallPeer
             | Subject::PacketDirect
-            | Subject::PacketDirectPeer => {
+            | Subject::PacketDirectPeer
+            | Subject::PacketIpip
+            | Subject::PacketIpipPeer
+            | Subject::PacketGue => {
                 self.network.add_virtual_address(number)?;
                 let mut line = match subject.asks_scheduler() {
                     None => vec!["proxy".to_owned()],
@@ -133,8 +139,7 @@ impl Stage {
                         line.extend(asks_scheduler.then(|| "--asks-scheduler".to_owned()));
                         let is_peer = subject.redirect() == Some(Redirect::Peer);
                         line.extend(is_peer.then(|| "--redirect-peer".to_owned()));
-                        let is_direct = subject.is_direct_routing();
-                        line.extend(is_direct.then(|| "--direct-routing".to_owned()));
+                        line.push(format!("--method={}", subject.method().name()));
                         line.push(folder.display().to_string());
                         line
                     }

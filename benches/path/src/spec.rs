@@ -1,6 +1,10 @@
 //! What is measured, and of whom.
 
 use clap::ValueEnum;
+use lvs::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
+
+/// The port of GUE that the servers' program knows.
+const GUE_PORT: u16 = 6080;
 
 /// A part of a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -72,6 +76,49 @@ impl Redirect {
     }
 }
 
+/// How the packet engine reaches the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PacketMethod {
+    Nat,
+    DirectRouting,
+    Ipip,
+    Gue,
+}
+
+impl PacketMethod {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::DirectRouting => "direct-routing",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        }
+    }
+
+    /// Returns whether the server answers the client by itself, though its requests pass a director.
+    pub(crate) fn answers_directly(self) -> bool {
+        self != Self::Nat
+    }
+
+    /// Returns whether the server has to take packets out of others.
+    pub(crate) fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
+}
+
+impl From<PacketMethod> for ForwardingMethod {
+    fn from(method: PacketMethod) -> Self {
+        match method {
+            PacketMethod::Nat => Self::Nat,
+            PacketMethod::DirectRouting => Self::DirectRouting,
+            PacketMethod::Ipip => Self::Tunnel(TunnelKind::Ipip),
+            PacketMethod::Gue => {
+                Self::Tunnel(TunnelKind::Gue { port: GUE_PORT, checksum: TunnelChecksum::None })
+            }
+        }
+    }
+}
+
 /// What is between the client and the server, in the order of measurements.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Subject {
@@ -91,6 +138,12 @@ pub(crate) enum Subject {
     PacketDirect,
     /// [`Self::PacketDirect`], which gives packets to the other ends of pairs.
     PacketDirectPeer,
+    /// [`Self::PacketDirect`] by a tunnel of IP in IP in place of direct routing.
+    PacketIpip,
+    /// [`Self::PacketIpip`], which gives packets to the other ends of pairs.
+    PacketIpipPeer,
+    /// [`Self::PacketIpip`] by GUE.
+    PacketGue,
     /// A second router: differences from the first are noise. What is compared with them is between them.
     ForwardingAa,
     /// The kernel's connection tracking, which `nft` tells to spread connections.
@@ -116,6 +169,9 @@ impl Subject {
             Self::PacketUpcallPeer => "packet-upcall-peer",
             Self::PacketDirect => "packet-direct",
             Self::PacketDirectPeer => "packet-direct-peer",
+            Self::PacketIpip => "packet-ipip",
+            Self::PacketIpipPeer => "packet-ipip-peer",
+            Self::PacketGue => "packet-gue",
         }
     }
 
@@ -124,12 +180,15 @@ impl Subject {
         match self {
             Self::Direct | Self::Haproxy | Self::Proxy => None,
             Self::Forwarding | Self::ForwardingAa | Self::Nft => Some(Redirect::Stack),
-            Self::PacketTable | Self::PacketUpcall | Self::PacketDirect => {
-                Some(Redirect::Neighbour)
-            }
-            Self::PacketTablePeer | Self::PacketUpcallPeer | Self::PacketDirectPeer => {
-                Some(Redirect::Peer)
-            }
+            Self::PacketTable
+            | Self::PacketUpcall
+            | Self::PacketDirect
+            | Self::PacketIpip
+            | Self::PacketGue => Some(Redirect::Neighbour),
+            Self::PacketTablePeer
+            | Self::PacketUpcallPeer
+            | Self::PacketDirectPeer
+            | Self::PacketIpipPeer => Some(Redirect::Peer),
         }
     }
 
@@ -139,14 +198,22 @@ impl Subject {
             Self::PacketTable
             | Self::PacketTablePeer
             | Self::PacketDirect
-            | Self::PacketDirectPeer => Some(false),
+            | Self::PacketDirectPeer
+            | Self::PacketIpip
+            | Self::PacketIpipPeer
+            | Self::PacketGue => Some(false),
             Self::PacketUpcall | Self::PacketUpcallPeer => Some(true),
             _ => None,
         }
     }
 
-    /// Returns whether the server answers the client by itself, though its requests pass a director.
-    pub(crate) fn is_direct_routing(self) -> bool {
-        matches!(self, Self::PacketDirect | Self::PacketDirectPeer)
+    /// Returns how the packet engine is to reach the server.
+    pub(crate) fn method(self) -> PacketMethod {
+        match self {
+            Self::PacketDirect | Self::PacketDirectPeer => PacketMethod::DirectRouting,
+            Self::PacketIpip | Self::PacketIpipPeer => PacketMethod::Ipip,
+            Self::PacketGue => PacketMethod::Gue,
+            _ => PacketMethod::Nat,
+        }
     }
 }
