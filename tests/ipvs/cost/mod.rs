@@ -71,6 +71,11 @@ fn measure() {
         ("packet, nat, wlc decides", Path::Packet { scheduler: "wlc", method: "nat" }),
         ("packet, dr, a table decides", Path::Packet { scheduler: "maglev", method: "dr" }),
         ("packet, dr, wlc decides", Path::Packet { scheduler: "wlc", method: "dr" }),
+        (
+            "packet, tunnel (IPIP), a table decides",
+            Path::Packet { scheduler: "maglev", method: "tunnel" },
+        ),
+        ("packet, tunnel (IPIP), wlc decides", Path::Packet { scheduler: "wlc", method: "tunnel" }),
         ("proxy", Path::Proxy),
         ("HAProxy", Path::Haproxy { is_splicing: false }),
         ("HAProxy, splice", Path::Haproxy { is_splicing: true }),

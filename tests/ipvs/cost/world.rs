@@ -106,7 +106,7 @@ impl World {
             Path::Packet { scheduler, method } => {
                 let config =
                     config("packet", scheduler, method) + "[packet]\nredirect_peer = false\n";
-                if method == "dr" {
+                if method != "nat" {
                     route.answer_directly();
                 }
                 route.program = Some(start("lvs", "run --config", config)?);
