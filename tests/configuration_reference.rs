@@ -81,10 +81,11 @@ const VALUE_TYPES: [(&str, &str, &str); 21] = [
 ];
 
 /// Further types, of a single key each, whose doc comment names the allowed values.
-const KEY_TYPES: [(&str, &str); 8] = [
+const KEY_TYPES: [(&str, &str); 9] = [
     ("SchedulerConfig", "string"),
     ("StringTable", "table of: string"),
     ("LengthRange", "array of two: integer"),
+    ("TunnelSource", "network"),
     ("VirtualAddress", "address and prefix length"),
     ("BytePattern", "hexadecimal string"),
     ("SourceAddressConfig", "string"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::layout::LAYOUT_VERSION;
+use super::layout::{LAYOUT_VERSION, MAX_SERVERS};
 
 /// The reason for which the packet engine cannot work.
 #[derive(Debug, Error)]
@@ -59,8 +59,16 @@ pub enum PacketError {
         /// The system's error.
         source: io::Error,
     },
-    /// The kernel does not answer what it is asked about routes and devices.
-    #[error("the kernel's routes and devices cannot be read: {source}")]
+    /// The firewall marks for checks do not begin at a multiple of their number.
+    #[error(
+        "the firewall marks for checks begin at a multiple of {MAX_SERVERS}, and not at {first}"
+    )]
+    CheckMarks {
+        /// Where they are to begin.
+        first: u32,
+    },
+    /// The kernel does not answer what it is asked about routes and devices, or does not take a route or a rule.
+    #[error("the kernel's routes and devices cannot be read or changed: {source}")]
     Netlink {
         /// The system's error.
         source: io::Error,

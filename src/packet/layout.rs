@@ -196,7 +196,8 @@ raw_structs! {
         tap_ifindex: u32,
         upcalls_per_window: u32,
         answers_per_window: u32,
-        pad: u32,
+        /// The mark of checks of the server with the number 0; 0 for none.
+        first_check_mark: u32,
     }
 
     /// The places of flows of a family that nobody is assured of.

@@ -137,6 +137,8 @@
 //! A processor answers a thousand packets a second at most. An error quotes the header of IP and eight octets of what
 //! follows, as it has to, and twelve more that mean nothing. Later fragments are dropped without an answer.
 //!
+//! Of the messages to a virtual address, echo requests are answered by this machine's stack.
+//!
 //! The MTU of devices counts. What a router further on says of a packet by a tunnel, which is this machine's own, is not
 //! told to the client.
 //!
@@ -186,7 +188,15 @@
 //!   another server; by direct routing to the same.
 //!
 //! ICMP errors about a flow reach its other side, so that path MTU discovery works, and the server's
-//! "port unreachable" reaches the client as one of the virtual address.
+//! "port unreachable" reaches the client as one of the virtual address. One about a flow that is not known, of a scheduler
+//! that is keyed by a table, goes to the server that the table names: routers spread such errors over several directors
+//! by other addresses than those of the flow.
+//!
+//! # Health checks
+//! The packets of a check have the mark of a server ([`CheckMarks`](crate::engine::CheckMarks)), and go to it as those of
+//! clients do, by direct routing or a tunnel; they are no flow, and nothing is counted of them. They pass the loopback
+//! device, where a second program takes them: where this machine does not have the virtual address, a rule for
+//! the marks ([`PacketSettings::check_marks`]) leads them there.
 //!
 //! Packets to containers, by a veth or netkit pair whose other end is in another network namespace, are given to
 //! that end directly ([`PacketSettings::redirect_peer`]); all others go to the neighbour that the kernel has.
@@ -194,6 +204,7 @@
 //! Packets that the program carries do not pass this machine's netfilter: rules and connection tracking for
 //! forwarded packets do not see them.
 
+mod check_program;
 mod engine;
 mod error;
 mod flow_direction;
@@ -212,7 +223,7 @@ pub use self::engine::PacketEngine;
 pub use self::error::PacketError;
 pub use self::flow_sync::{FlowBatch, FlowBatchError, FlowFeed, RestoredFlows, SyncedFlow};
 pub use self::kernel_state::{PacketKernelState, PacketServerState, PacketServiceState, detach};
-pub use self::settings::PacketSettings;
+pub use self::settings::{PACKET_CHECK_MARK_COUNT, PacketSettings};
 pub use self::statistics::PacketStatistics;
 pub use self::tunnel_source::{TunnelSource, TunnelSourceError};
 

@@ -225,7 +225,12 @@ impl RouteSocket {
         message.header.index = index;
         message.header.flags = LinkFlags::Up | LinkFlags::Noarp;
         message.header.change_mask = LinkFlags::Up | LinkFlags::Noarp;
-        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Changes something, and waits for the kernel's word.
+    pub(super) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.request(message, flags | NLM_F_ACK).map(drop)
     }
 
     fn request(

@@ -24,6 +24,10 @@ struct AlignedObject<T: ?Sized>(T);
 static OBJECT: &AlignedObject<[u8]> = &AlignedObject(*include_bytes!("bpf/lvs.bpf.o"));
 
 const PROGRAM: &str = "lvs";
+/// The program for packets of checks.
+const CHECK_PROGRAM: &str = "lvs_checks";
+/// The device that it is attached to.
+const LOOPBACK: &str = "lo";
 const LINK_PREFIX: &str = "link-";
 
 /// The part of the room for flows that those have of which nobody is assured.
@@ -72,7 +76,7 @@ impl PacketProgram {
             .map_max_entries("places_ipv4", places[0])
             .map_max_entries("places_ipv6", places[1]);
         let mut program = loader.load(&OBJECT.0).map_err(|error| load_error(&error))?;
-        let classifier = classifier(&mut program)?;
+        let classifier = classifier(&mut program, PROGRAM)?;
         classifier.load().map_err(|error| load_error(&error))?;
         let mut maps = PacketMaps::from_program(&mut program)?;
         if !maps.has_place_rings()? {
@@ -126,7 +130,8 @@ impl PacketProgram {
         let link = FdLink::from(link);
         let link: SchedClassifierLink =
             link.try_into().map_err(|it: LinkError| with_causes(&it))?;
-        let classifier = classifier(&mut self.program).map_err(|error| error.to_string())?;
+        let classifier =
+            classifier(&mut self.program, PROGRAM).map_err(|error| error.to_string())?;
         let id = classifier.attach_to_link(link).map_err(|it| with_causes(&it))?;
         // The link stays pinned under its name; this owner of it is not needed.
         let link = classifier.take_link(id).map_err(|it| with_causes(&it))?;
@@ -141,44 +146,30 @@ impl PacketProgram {
         }
         let attach_error = |reason| PacketError::Attach { device: device.to_owned(), reason };
         let folder = self.folder.clone();
-        let classifier = classifier(&mut self.program)?;
+        let link = attach(classifier(&mut self.program, PROGRAM)?, device, TcAttachType::Ingress)
+            .map_err(attach_error)?;
         if has_tcx() {
-            let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-            let id = classifier
-                .attach_with_options(device, TcAttachType::Ingress, options)
-                .map_err(|error| attach_error(with_causes(&error)))?;
-            let link = classifier.take_link(id).map_err(|it| attach_error(with_causes(&it)))?;
             let link: FdLink =
                 link.try_into().map_err(|it: LinkError| attach_error(with_causes(&it)))?;
             let path = folder.join(format!("{LINK_PREFIX}{index}-{device}"));
             let _ = fs::remove_file(&path);
             link.pin(path).map_err(|it| attach_error(with_causes(&it)))?;
         } else {
-            // A device that has the queueing discipline already is fine.
-            let _ = tc::qdisc_add_clsact(device);
-            let filter =
-                attached_filter(device).map_err(|error| attach_error(error.to_string()))?;
-            // In place of the one that an earlier process has left, if there is one.
-            let id = match classifier.attach_to_link(filter) {
-                Ok(id) => id,
-                Err(_) => {
-                    let options = NlOptions {
-                        priority: FILTER_PRIORITY,
-                        handle: FILTER_HANDLE,
-                        ..NlOptions::default()
-                    };
-                    let options = TcAttachOptions::Netlink(options);
-                    classifier
-                        .attach_with_options(device, TcAttachType::Ingress, options)
-                        .map_err(|error| attach_error(with_causes(&error)))?
-                }
-            };
             // A filter stays when its owner is forgotten.
-            let link = classifier.take_link(id).map_err(|it| attach_error(with_causes(&it)))?;
             std::mem::forget(link);
         }
         self.devices.insert(index, device.to_owned());
         Ok(())
+    }
+
+    /// Attaches the program for packets of checks, until the answer is dropped.
+    pub(super) fn attach_checks(&mut self) -> Result<SchedClassifierLink, PacketError> {
+        let classifier = classifier(&mut self.program, CHECK_PROGRAM)?;
+        if classifier.fd().is_err() {
+            classifier.load().map_err(|error| load_error(&error))?;
+        }
+        attach(classifier, LOOPBACK, TcAttachType::Egress)
+            .map_err(|reason| PacketError::Attach { device: LOOPBACK.to_owned(), reason })
     }
 
     /// Forgets devices that are gone.
@@ -203,7 +194,7 @@ impl PacketProgram {
     #[cfg(test)]
     pub(super) fn test_run(&mut self, frame: &[u8]) -> (i32, Vec<u8>) {
         use aya::{TestRun as _, TestRunOptions};
-        let classifier = classifier(&mut self.program).expect("the program is there");
+        let classifier = classifier(&mut self.program, PROGRAM).expect("the program is there");
         let mut output = vec![0; frame.len() + 256];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -246,7 +237,7 @@ pub(super) fn detach<'a>(
     if !has_tcx() {
         for device in devices {
             // What is dropped is detached. The device may be gone.
-            drop(attached_filter(device));
+            drop(attached_filter(device, TcAttachType::Ingress));
         }
     }
     let versions = match fs::read_dir(folder) {
@@ -264,9 +255,34 @@ pub(super) fn detach<'a>(
 }
 
 /// Returns the filter of a device on a kernel without tcx, whether it is there or not.
-fn attached_filter(device: &str) -> io::Result<SchedClassifierLink> {
-    let ingress = TcAttachType::Ingress;
-    SchedClassifierLink::attached(device, ingress, FILTER_PRIORITY, FILTER_HANDLE, None)
+fn attached_filter(device: &str, direction: TcAttachType) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(device, direction, FILTER_PRIORITY, FILTER_HANDLE, None)
+}
+
+/// Attaches a program to a device, in place of the filter that an earlier process has left on a kernel without tcx.
+fn attach(
+    classifier: &mut SchedClassifier,
+    device: &str,
+    direction: TcAttachType,
+) -> Result<SchedClassifierLink, String> {
+    let id = if has_tcx() {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        classifier.attach_with_options(device, direction, options)
+    } else {
+        // A device that has the queueing discipline already is fine.
+        let _ = tc::qdisc_add_clsact(device);
+        let filter = attached_filter(device, direction).map_err(|error| error.to_string())?;
+        classifier.attach_to_link(filter).or_else(|_| {
+            let options = NlOptions {
+                priority: FILTER_PRIORITY,
+                handle: FILTER_HANDLE,
+                ..NlOptions::default()
+            };
+            classifier.attach_with_options(device, direction, TcAttachOptions::Netlink(options))
+        })
+    };
+    let id = id.map_err(|error| with_causes(&error))?;
+    classifier.take_link(id).map_err(|error| with_causes(&error))
 }
 
 /// Returns whether the kernel has links of tcx, which can be replaced in place and pinned.
@@ -279,9 +295,12 @@ pub(super) fn parse_link_name(name: &str) -> Option<(u32, &str)> {
     Some((index.parse().ok()?, device))
 }
 
-fn classifier(program: &mut Ebpf) -> Result<&mut SchedClassifier, PacketError> {
-    let missing = || PacketError::Load { reason: format!("there is no program {PROGRAM}") };
-    let program = program.program_mut(PROGRAM).ok_or_else(missing)?;
+fn classifier<'a>(
+    program: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut SchedClassifier, PacketError> {
+    let missing = || PacketError::Load { reason: format!("there is no program {name}") };
+    let program = program.program_mut(name).ok_or_else(missing)?;
     program.try_into().map_err(|error| load_error(&error))
 }
 

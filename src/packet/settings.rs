@@ -1,5 +1,6 @@
 //! The settings of the packet engine.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +41,11 @@ pub struct PacketSettings {
     /// The source addresses of packets by tunnels: one network for each family at most; of more the first counts.
     /// Default: none, which stands for the source address of the route to the server.
     pub tunnel_sources: Vec<TunnelSource>,
+    /// The first of [`PACKET_CHECK_MARK_COUNT`] firewall marks by which [checks](crate::engine::CheckMarks) reach servers: a multiple of that
+    /// number. While a service has such checks, a rule leads this machine's packets with these marks to the
+    /// loopback device, by the routing table 27766. Nothing else may use the marks in the network namespace. Default:
+    /// 1 819 688 960 (`0x6c76_4000`), behind those of [`IpvsSettings`](crate::ipvs::IpvsSettings).
+    pub check_marks: NonZeroU32,
     /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
     /// those above; all of them with 0. Default: 100 000.
     pub decisions_per_second: u32,
@@ -55,6 +61,13 @@ pub struct PacketSettings {
     pub udp_timeout: Duration,
 }
 
+/// The letters "lv" in the upper half.
+const DEFAULT_CHECK_MARKS: NonZeroU32 = NonZeroU32::new(0x6c76_4000).unwrap();
+
+/// The number of firewall marks that an engine has for health checks, from [`PacketSettings::check_marks`] on: one for each
+/// server.
+pub const PACKET_CHECK_MARK_COUNT: u32 = super::layout::MAX_SERVERS;
+
 impl Default for PacketSettings {
     fn default() -> Self {
         Self {
@@ -64,6 +77,7 @@ impl Default for PacketSettings {
             devices: Vec::new(),
             redirect_peer: true,
             tunnel_sources: Vec::new(),
+            check_marks: DEFAULT_CHECK_MARKS,
             decisions_per_second: 100_000,
             alive_for: Duration::from_secs(1),
             tcp_timeout: Duration::from_secs(15 * 60),

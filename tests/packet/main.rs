@@ -4,6 +4,8 @@
 
 mod bulk;
 mod carried;
+#[cfg(feature = "director")]
+mod checks;
 mod clock;
 mod decapsulation;
 mod direct;

@@ -251,7 +251,7 @@ check_config! {
     user: String,
     /// Connects to the virtual address, at the service's port or at `port`, on the server: by the server's
     /// own method, as the packets of clients do. So a server without the virtual address is down. For
-    /// `engine = "ipvs"` and servers with the method `dr` or `tunnel`; others are checked at their own
+    /// an engine in the kernel and servers with the method `dr` or `tunnel`; others are checked at their own
     /// addresses. With several `listen` addresses each is checked, one after the other, within `timeout`. Not
     /// for the types `command`, `file` and `ping`. Default: `false`.
     virtual_address: bool,

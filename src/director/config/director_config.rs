@@ -268,6 +268,13 @@ impl DirectorConfig {
                 .extend(problems.0.into_iter().map(|problem| origin.locate_problem(file, problem)));
         }
         let ipvs = self.ipvs();
+        for (origin, file) in files {
+            let Some(packet) = &file.packet else { continue };
+            let checked = packet.validate_other_marks(&ipvs.settings().check_mark_range());
+            errors.extend(checked.err().map(|problem| {
+                origin.locate_problem(file, problem.prefixed(&[KeyPathSegment::Key("packet")]))
+            }));
+        }
         let mut known = KnownServices::default();
         let routed = self.services.iter().flat_map(|ServiceConfig { tcp, .. }| {
             tcp.services_by_name().map(|(_, service)| service).chain(tcp.service_without_tls())

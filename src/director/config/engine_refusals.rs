@@ -206,9 +206,6 @@ fn refuse_for_packet(service: &ServiceConfig, problems: &mut ConfigProblems) {
         let (method_key, address_key) = (key("sorry_server_method"), key("sorry_server"));
         refuse_server(service.sorry_server_method(), method_key, sorry_server, address_key);
     }
-    for path in service.virtual_address_checks() {
-        refuse(path, "it sends no packet of a check to another address than its own");
-    }
 }
 
 /// Returns why the engine `packet` has no tunnel of this kind.

@@ -227,12 +227,15 @@ fn a_check_of_the_virtual_address_needs_an_engine_a_socket_and_one_address_famil
         (tcp, "\"ipvs\"", ""),
         (tcp, "[\"ipvs\", \"proxy\"]", ""),
         (&*own_port, "\"ipvs\"", dr),
+        (tcp, "\"packet\"", dr),
+        (tcp, "[\"packet\", \"proxy\"]", ""),
+        (tcp, "[\"ipvs\", \"packet\"]", dr),
         (nothing, "\"proxy\"", ""),
     ] {
         checked(check, engine, server).expect(check);
     }
     for (check, engine, server, expected) in [
-        (tcp, "\"proxy\"", "", "requires `engine = \"ipvs\"`"),
+        (tcp, "\"proxy\"", "", "requires `engine = \"ipvs\"` or `\"packet\"`"),
         ("type = \"ping\", virtual_address = true", "\"ipvs\"", dr, "\"ping\" do not use"),
         (
             "type = \"command\", command = \"/bin/true\", virtual_address = true",

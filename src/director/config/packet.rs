@@ -1,5 +1,6 @@
 //! The `[packet]` table.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::table::config_table;
 use super::value::{FromText, HumanDuration};
-use crate::packet::{PacketSettings, TunnelSource};
+use crate::packet::{PACKET_CHECK_MARK_COUNT, PacketSettings, TunnelSource};
 
 config_table! {
 /// A builder of a [`PacketConfig`].
@@ -50,6 +51,11 @@ pub struct PacketConfig {
     /// server.
     #[serde(default)]
     tunnel_sources: Vec<FromText<TunnelSource>>,
+    /// The first of 16384 firewall marks that this director uses for checks with `virtual_address`: a multiple of
+    /// 16384, from 16384. While there are such checks, a rule leads packets of this machine with these marks to the
+    /// loopback device, by the routing table 27766. A packet filter must not use them, nor another director of the same
+    /// network namespace, nor `[ipvs]`. Default: `1819688960` (0x6c764000).
+    check_marks: Option<u32>,
     /// How many new flows in a second the scheduler is asked for, for each processor; from 1. A table of the
     /// servers by weight decides those above. Default: `100000`.
     decisions_per_second: Option<u32>,
@@ -107,6 +113,9 @@ impl PacketConfig {
         if of_ipv4 > 1 || self.tunnel_sources.len() - of_ipv4 > 1 {
             refuse("tunnel_sources", "one network of each family is expected");
         }
+        if self.first_check_mark().is_none() {
+            refuse("check_marks", &format!("a multiple of {PACKET_CHECK_MARK_COUNT} is expected"));
+        }
         if self.decisions_per_second == Some(0) {
             refuse("decisions_per_second", "a number from 1 is expected");
         }
@@ -134,6 +143,30 @@ impl PacketConfig {
         problems
     }
 
+    /// Returns the first mark of the range for checks; `None` if the range is not one of marks.
+    fn first_check_mark(&self) -> Option<NonZeroU32> {
+        match self.check_marks {
+            Some(first) => NonZeroU32::new(first)
+                .filter(|first| first.get().is_multiple_of(PACKET_CHECK_MARK_COUNT)),
+            None => Some(PacketSettings::default().check_marks),
+        }
+    }
+
+    /// Refuses marks that the other engine in the kernel has for its checks.
+    pub(super) fn validate_other_marks(
+        &self,
+        others: &RangeInclusive<u32>,
+    ) -> Result<(), ConfigProblem> {
+        if let Some(first) = self.first_check_mark().map(NonZeroU32::get)
+            && first <= *others.end()
+            && *others.start() <= first + (PACKET_CHECK_MARK_COUNT - 1)
+        {
+            let reason = "[ipvs] has some of these firewall marks for its checks";
+            return Err(ConfigProblem::at_key("check_marks", reason));
+        }
+        Ok(())
+    }
+
     /// Returns the settings of the engine, for the network namespace of the calling thread.
     pub(crate) fn settings(&self) -> PacketSettings {
         let default = PacketSettings::default();
@@ -147,6 +180,7 @@ impl PacketConfig {
         settings.devices = self.devices.clone();
         settings.redirect_peer = self.redirect_peer.unwrap_or(default.redirect_peer);
         settings.tunnel_sources = self.tunnel_sources.iter().map(|it| it.0).collect();
+        settings.check_marks = self.first_check_mark().unwrap_or(default.check_marks);
         settings.decisions_per_second =
             self.decisions_per_second.unwrap_or(default.decisions_per_second);
         settings.alive_for = timeout(self.alive_for, default.alive_for);

@@ -89,7 +89,6 @@ fn what_the_engine_packet_can_do_is_accepted() {
 
 #[test]
 fn what_the_engine_packet_cannot_do_is_refused_by_the_name_of_the_key() {
-    let va = "{ type = \"tcp\", virtual_address = true }";
     for (service, server, key) in [
         ("listen = \"unix:/run/web\"", "", "listen"),
         ("listen = \"fwmark:7\"", "", "listen"),
@@ -115,14 +114,6 @@ fn what_the_engine_packet_cannot_do_is_refused_by_the_name_of_the_key() {
         ),
         ("", "address = \"[2001:db8::1]:80\"", "server.[2001:db8::1]:80.address"),
         ("listen = \"[2001:db8::1]:80\"", "", "server.10.0.1.1:8080.address"),
-        (&format!("health = {va}"), "", "health.virtual_address"),
-        ("", &format!("health = {va}"), "server.10.0.1.1:8080.health.virtual_address"),
-        (
-            &format!("engine = [\"ipvs\", \"packet\"]\nhealth = {va}"),
-            "address = \"10.0.1.1:80\"",
-            "health.virtual_address",
-        ),
-        (&format!("engine = [\"packet\", \"proxy\"]\nhealth = {va}"), "", "health.virtual_address"),
     ] {
         let error = refusal(service, server);
         let expected = format!("service.web.{key}: the engine `packet` cannot do this: ");
@@ -214,7 +205,7 @@ fn table(keys: &str) -> Result<PacketConfig, String> {
 fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(table("").expect("empty").settings(), PacketSettings::default());
     let full = "flows = 1024\nipv6_flows = 512\ndevices = [\"eth0\", \"eth1\"]\nredirect_peer = false\n\
-        tunnel_sources = [\"172.16.0.0/16\"]\ndecisions_per_second = 7\nalive_for = \"3s\"\n\
+        tunnel_sources = [\"172.16.0.0/16\"]\ncheck_marks = 32768\ndecisions_per_second = 7\nalive_for = \"3s\"\n\
         tcp_timeout = \"1h\"\nclosing_timeout = \"2s\"\nudp_timeout = \"3s\"\n\
         pin_folder = \"/run/bpf/lvs\"\nkeep_at_stop = true";
     let table = table(full).expect("valid");
@@ -223,6 +214,7 @@ fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!((settings.flows, settings.ipv6_flows), (1024, 512));
     let source: TunnelSource = "172.16.0.0/16".parse().expect("a network");
     assert_eq!(settings.tunnel_sources, [source]);
+    assert_eq!(settings.check_marks.get(), 32_768);
     assert_eq!(settings.decisions_per_second, 7);
     assert_eq!(settings.alive_for, Duration::from_secs(3));
     assert_eq!(settings.devices, ["eth0", "eth1"]);
@@ -236,6 +228,7 @@ fn the_table_becomes_the_settings_of_the_engine() {
         .devices(["eth0".to_owned(), "eth1".to_owned()])
         .redirect_peer(false)
         .tunnel_sources([source])
+        .check_marks(32_768)
         .decisions_per_second(7)
         .alive_for(Duration::from_secs(3))
         .tcp_timeout(Duration::from_secs(3600))
@@ -271,6 +264,9 @@ fn values_out_of_their_ranges_are_refused() {
         ("decisions_per_second = 0", "decisions_per_second", "a number from 1 is expected"),
         ("tunnel_sources = [\"10.0.0.0/8\", \"172.16.0.0/16\"]", "tunnel_sources", "one network"),
         ("tunnel_sources = [\"10.0.0.1/8\"]", "tunnel_sources", "bits beyond"),
+        ("check_marks = 0", "check_marks", "a multiple of 16384"),
+        ("check_marks = 16385", "check_marks", "a multiple of 16384"),
+        ("check_marks = 1819672576", "check_marks", "[ipvs] has some"),
         ("alive_for = \"99ms\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("alive_for = \"61m\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("tcp_timeout = \"999ms\"", "tcp_timeout", timeout),

@@ -77,14 +77,10 @@ impl ServiceConfig {
 
     fn validate_virtual_address(&self) -> Result<(), String> {
         let engines = self.engines();
-        // What the engine `packet` cannot do it refuses by itself.
-        if engines.contains(&EngineKind::Packet) {
-            return Ok(());
-        }
-        if !engines.contains(&EngineKind::Ipvs) {
+        if engines.iter().all(|engine| *engine == EngineKind::Proxy) {
             return Err(
-                "requires `engine = \"ipvs\"`: the engine `proxy` connects to the servers' own \
-                        addresses"
+                "requires `engine = \"ipvs\"` or `\"packet\"`: the engine `proxy` connects to the \
+                        servers' own addresses"
                     .to_owned(),
             );
         }
@@ -108,9 +104,7 @@ impl ServiceConfig {
     pub(super) fn own_address_warning(&self) -> Option<String> {
         let has_addresses = self.virtual_addresses().count() == self.listen.0.len();
         let engines = self.engines();
-        // The engine `packet` has no other checks.
-        let can_check =
-            engines.contains(&EngineKind::Ipvs) && !engines.contains(&EngineKind::Packet);
+        let can_check = engines.iter().any(|engine| *engine != EngineKind::Proxy);
         if !can_check || !has_addresses {
             return None;
         }

@@ -180,6 +180,13 @@ static __attribute__((noinline)) int pair_fragment(struct packet *packet)
 	return 0;
 }
 
+// Returns whether a flow that has begun elsewhere goes on by the table of a service: the table is the scheduler's own, so
+// that it names the same server, wherever and whenever the flow has begun.
+INLINE u32 is_decided_anew(const struct service *service)
+{
+	return (service->flags & (SERVICE_IS_KEYED | SERVICE_SHEDS)) == SERVICE_IS_KEYED;
+}
+
 // Returns whether a packet that nobody has decided may go to the director.
 INLINE u32 may_ask(struct __sk_buff *skb, const struct control *control, u64 now)
 {

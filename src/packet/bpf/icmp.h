@@ -61,6 +61,26 @@ INLINE struct flow *find_quoted(struct __sk_buff *skb, const struct packet *pack
 	return find_flow(back);
 }
 
+// Returns whether an ICMP error is about a flow that is not known and that the scheduler's own table decides: it was
+// forgotten, or has begun at another director. `tuple` becomes that of the client's packets.
+static __attribute__((noinline)) int is_about_keyed(struct __sk_buff *skb, const struct packet *packet,
+						    struct tuple *tuple)
+{
+	struct tuple quoted = {};
+	u16 checksum;
+	if (find_quoted(skb, packet, &quoted, tuple, &checksum) || !tuple->protocol)
+		return 0;
+	u32 first = 0;
+	struct service *service = find_service(tuple);
+	struct control *said = map_lookup(&control, &first);
+	if (!service || !said || !is_decided_anew(service))
+		return 0;
+	// As with other packets, the machine that has the address decides.
+	if (service->flags & SERVICE_IS_ELSEWHERE && coarse_time_ns() < said->alive_until)
+		return 0;
+	return tuple->protocol != PROTOCOL_TCP || !has_socket(skb, tuple);
+}
+
 // Gives an ICMP error, and the packet that it quotes, the addresses of the other side. One about a flow whose server
 // answers by itself keeps its own, and `server` becomes the number of where it goes. Returns the device that it leaves
 // by, or 0 if it is not about a flow, or -1 if it cannot be changed.

@@ -160,7 +160,8 @@ struct control {
 	u32 upcalls_per_window;
 	// ICMP errors that each processor may answer with in a window.
 	u32 answers_per_window;
-	u32 pad;
+	// The mark of packets by which checks reach the server with the number 0; 0 for none.
+	u32 first_check_mark;
 };
 
 // What a processor has done in a window.

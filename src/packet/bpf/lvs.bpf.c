@@ -4,6 +4,7 @@
 // Built by `src/packet/bpf/build`; the object is in the repository, so that nobody needs a compiler.
 
 #include "answer.h"
+#include "check.h"
 #include "icmp.h"
 #include "tunnel.h"
 #include "unassured.h"
@@ -23,6 +24,15 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 		return VERDICT_NEXT;
 	u32 server = NO_SERVER;
 	int ifindex = translate_error(skb, packet, &server);
+	struct tuple tuple = {};
+	if (ifindex == 0 && is_about_keyed(skb, packet, &tuple) && !decide_by_table(&tuple, skb->ifindex)) {
+		struct flow *begun = find_flow(&tuple);
+		if (begun) {
+			struct flow known = *begun;
+			USE(take_place(&tuple, &known));
+		}
+		ifindex = translate_error(skb, packet, &server);
+	}
 	if (ifindex == 0)
 		return VERDICT_NEXT;
 	if (ifindex < 0) {
@@ -33,11 +43,10 @@ static __attribute__((noinline)) int carry_error(struct __sk_buff *skb, const st
 	return server == NO_SERVER ? send(skb, ifindex) : send_to_server(skb, packet, ifindex, server);
 }
 
-// Returns whether a connection that is not known goes on by the table: the one that has decided it is the scheduler's
-// own, so that it names the same server, wherever and whenever the connection has begun.
+// Returns whether a connection that is not known goes on by the table.
 INLINE u32 may_go_on(struct __sk_buff *skb, const struct packet *packet, const struct service *service)
 {
-	return (service->flags & (SERVICE_IS_KEYED | SERVICE_SHEDS)) == SERVICE_IS_KEYED &&
+	return is_decided_anew(service) &&
 	       (packet->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK &&
 	       !has_socket(skb, &packet->tuple);
 }
@@ -135,7 +144,7 @@ INLINE void follow_state(struct __sk_buff *skb, const struct packet *packet, con
 		USE(count_given_back(skb->ifindex));
 }
 
-INLINE int carry(struct __sk_buff *skb, const struct packet *packet)
+static __attribute__((noinline)) int carry(struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct tuple *tuple = &packet->tuple;
 	struct flow *flow = find_flow(tuple);
@@ -212,6 +221,22 @@ int lvs(struct __sk_buff *skb)
 		break;
 	}
 	return VERDICT_NEXT;
+}
+
+// At the egress of the loopback device, where this machine's packets to its own addresses pass, and those that a rule
+// for their mark leads there.
+SECTION("classifier")
+int lvs_checks(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	u32 first = 0;
+	struct control *said = map_lookup(&control, &first);
+	if (!said || !said->first_check_mark || skb->mark - said->first_check_mark >= MAX_SERVERS)
+		return VERDICT_NEXT;
+	u32 number = skb->mark - said->first_check_mark;
+	if (parse(skb, &packet) != PACKET_FLOW)
+		return VERDICT_DROP;
+	return send_check(skb, &packet, number);
 }
 
 // Some helpers are for programs under the GPL alone; everything else of the crate is MIT or Apache-2.0.

@@ -149,6 +149,15 @@ INLINE int send_to_peer(struct __sk_buff *skb, u32 ifindex)
 	return redirect_to_peer(ifindex, 0);
 }
 
+// Sends a packet to the neighbour that the kernel has for an address by a device.
+INLINE int send_to_neighbour(u32 ifindex, const struct address *address)
+{
+	struct next_hop next_hop = {.family = is_ipv4(address) ? FAMILY_IPV4 : FAMILY_IPV6, .address = *address};
+	if (is_ipv4(address))
+		next_hop.address.words[0] = address->words[3];
+	return redirect_to_neighbour(ifindex, &next_hop, sizeof(next_hop), 0);
+}
+
 // Sends a packet on its way by a device.
 static __attribute__((noinline)) int send(struct __sk_buff *skb, u32 ifindex)
 {
@@ -159,11 +168,8 @@ static __attribute__((noinline)) int send(struct __sk_buff *skb, u32 ifindex)
 // Sends a packet to a server that its destination does not name, and that is on the network of the device.
 static __attribute__((noinline)) int send_direct(struct __sk_buff *skb, u32 ifindex, const struct address *server)
 {
-	struct next_hop next_hop = {.family = is_ipv4(server) ? FAMILY_IPV4 : FAMILY_IPV6, .address = *server};
-	if (is_ipv4(server))
-		next_hop.address.words[0] = server->words[3];
 	int verdict = send_to_peer(skb, ifindex);
-	return verdict == VERDICT_NEXT ? redirect_to_neighbour(ifindex, &next_hop, sizeof(next_hop), 0) : verdict;
+	return verdict == VERDICT_NEXT ? send_to_neighbour(ifindex, server) : verdict;
 }
 
 #endif

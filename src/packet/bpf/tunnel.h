@@ -131,20 +131,15 @@ INLINE long load_traffic_class(struct __sk_buff *skb, const struct packet *packe
 	return 0;
 }
 
-// Sends a packet to a server by its tunnel.
-static __attribute__((noinline)) int send_by_tunnel(struct __sk_buff *skb, const struct packet *packet, u32 ifindex,
-						    const struct server *server)
+// Puts a packet into the one that goes to a server by its tunnel. Returns 0 if it is there.
+static __attribute__((noinline)) long encapsulate(struct __sk_buff *skb, const struct packet *packet,
+						  const struct server *server)
 {
 	u8 traffic_class;
 	if (load_traffic_class(skb, packet, &traffic_class))
-		return VERDICT_DROP;
-	long failed = is_ipv4(&server->address) ? encapsulate_ipv4(skb, packet, server, traffic_class)
-						: encapsulate_ipv6(skb, packet, server, traffic_class);
-	if (failed) {
-		count(COUNT_REWRITE_FAILED);
-		return VERDICT_DROP;
-	}
-	return send(skb, ifindex);
+		return -1;
+	return is_ipv4(&server->address) ? encapsulate_ipv4(skb, packet, server, traffic_class)
+					 : encapsulate_ipv6(skb, packet, server, traffic_class);
 }
 
 // Sends a packet to a server that answers its client by itself.
@@ -153,8 +148,12 @@ INLINE int send_to_server(struct __sk_buff *skb, const struct packet *packet, u3
 	struct server *server = map_lookup(&servers, &number);
 	if (!server)
 		return VERDICT_DROP;
-	if (server->method >= METHOD_IPIP)
-		return send_by_tunnel(skb, packet, ifindex, server);
+	if (server->method >= METHOD_IPIP) {
+		if (!encapsulate(skb, packet, server))
+			return send(skb, ifindex);
+		count(COUNT_REWRITE_FAILED);
+		return VERDICT_DROP;
+	}
 	return send_direct(skb, ifindex, &server->address);
 }
 

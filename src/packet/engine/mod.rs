@@ -14,6 +14,7 @@
 
 mod adoption;
 mod audit;
+mod checks;
 mod command;
 mod flow;
 mod flow_changes;

@@ -36,6 +36,10 @@ impl PacketWorker {
                     self.servers.disown(service.server_indexes());
                     let left = UnownedService { id: service.id, is_handed_over: true };
                     self.unowned.insert(key, left);
+                    if let Some(marks) = &service.request.check_marks {
+                        marks.replace(None);
+                    }
+                    self.follow_checks();
                 }
                 owner.finish(EngineDrainReport::default());
             }
@@ -113,7 +117,9 @@ impl PacketWorker {
         self.become_alive();
         self.follow_addresses(now())?;
         self.restore_unknown()?;
-        self.follow_routes(true)
+        self.follow_routes(true)?;
+        self.follow_checks();
+        Ok(())
     }
 
     fn free_service_id(&self) -> Result<u32, PacketError> {
@@ -150,6 +156,7 @@ impl PacketWorker {
             drain.flows.get_or_insert(flows);
         }
         self.forget_address(key);
+        self.follow_checks();
         self.end_drained(now());
     }
 

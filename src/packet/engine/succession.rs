@@ -116,7 +116,7 @@ impl PacketWorker {
             tap_ifindex: self.tap.device.index,
             upcalls_per_window: self.settings.decisions_per_second.div_ceil(WINDOWS_PER_SECOND),
             answers_per_window: ANSWERS_PER_SECOND.div_ceil(WINDOWS_PER_SECOND),
-            pad: 0,
+            first_check_mark: self.settings.check_marks.get(),
         };
         let result = self.maps.set_control(&control);
         self.check(result);

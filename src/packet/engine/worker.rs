@@ -20,6 +20,7 @@ use super::server_slots::ServerSlots;
 use super::tap::{MAX_FRAME_LEN, Tap};
 use super::virtual_service::PacketVirtualService;
 use crate::balancer::PickError;
+use crate::packet::check_program::CheckProgram;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{RawControl, RawServiceKey, event_kind};
 use crate::packet::maps::PacketMaps;
@@ -107,6 +108,7 @@ pub(super) struct PacketWorker {
     /// All flows are not looked at before this time.
     pub(super) next_recovery: Instant,
     pub(super) succession: Succession,
+    pub(super) check_program: CheckProgram,
     /// The engines of other machines that are told of the flows.
     pub(super) followers: Vec<FlowFollower>,
     /// Where the search goes on for flows that they were not told of.
@@ -153,6 +155,7 @@ impl PacketWorker {
             lost_events,
             next_recovery: now(),
             succession: Succession::default(),
+            check_program: CheckProgram::default(),
             followers: Vec::new(),
             search_for_untold: FlowWalk::default(),
             followed: FollowedEngine::default(),
@@ -323,6 +326,7 @@ impl PacketWorker {
         if has_changed {
             failures.extend(self.follow_routes(true).err());
             failures.extend(self.restore_unknown().err());
+            self.follow_checks();
         }
         for failure in failures {
             self.say(&failure.to_string());
@@ -373,6 +377,7 @@ impl PacketWorker {
             let result = self.maps.set_control(&RawControl::default());
             self.check(result);
         }
+        self.check_program.end(&mut self.netlink, self.settings.check_marks.get());
         if is_empty {
             let folder = self.settings.pin_folder.clone();
             let result = detach(&folder, self.program.devices());

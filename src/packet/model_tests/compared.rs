@@ -242,7 +242,7 @@ impl ComparedProgram {
             },
             upcalls_per_window: if director.has_budget { u32::MAX } else { 0 },
             answers_per_window: if director.answers { u32::MAX } else { 0 },
-            pad: 0,
+            first_check_mark: 0,
         };
         self.maps.set_control(&control).expect("the control");
         self.model.director = director;

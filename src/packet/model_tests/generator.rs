@@ -185,7 +185,11 @@ impl PacketGenerator {
             4 => frame.truncate(self.random.usize(ETHERNET_LEN..frame.len())),
             5 => frame
                 .truncate(frame.len() - self.random.usize(..20.min(frame.len() - ETHERNET_LEN))),
-            6 => frame.extend(self.payload()),
+            6 => {
+                // Frames for tests have some 3500 octets at most.
+                let len = self.random.usize(..200);
+                frame.extend(std::iter::repeat_with(|| self.random.u8(..)).take(len));
+            }
             7 | 8 => {
                 // The length of IP, by a little.
                 let at = ETHERNET_LEN + if is_ipv4 { 2 } else { 4 };

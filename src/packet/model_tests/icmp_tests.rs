@@ -240,3 +240,27 @@ fn errors_do_not_change_the_state_of_a_flow() {
     compared.pass(&tcp(client, service, FIN));
     compared.compare_state();
 }
+
+#[test]
+fn an_error_about_a_flow_that_is_not_known_goes_by_the_table_of_a_keyed_scheduler() {
+    for protocol in [PROTOCOL_TCP, PROTOCOL_UDP] {
+        let Some(mut compared) = ComparedProgram::load() else { return };
+        for family in [0, 1] {
+            let (client, service, server) = ends(family);
+            compared.serve(SERVICE[family], protocol, &[SERVER[family]]);
+            let sent = error(router(family), UNREACHABLE[family], protocol, (service, client));
+            compared.leave(&sent);
+            compared.change_service(SERVICE[family], protocol, |service| service.is_keyed = true);
+            let passed = compared.pass(&sent);
+            let kind = UNREACHABLE[family];
+            assert_error(&passed, router(family), kind, protocol, (server, client));
+            assert_eq!(compared.model.statistics.keyed_decisions, family as u64 + 1);
+            // A server with a limit is not asked for another flow.
+            compared.change_service(SERVICE[family], protocol, |service| service.sheds = true);
+            let other = SocketAddr::new(client.ip(), 7);
+            let sent = error(router(family), kind, protocol, (service, other));
+            compared.leave(&sent);
+        }
+        compared.compare_state();
+    }
+}

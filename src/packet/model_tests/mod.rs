@@ -14,6 +14,7 @@ mod generator;
 mod header_tests;
 mod icmp_tests;
 mod model;
+mod model_decisions;
 mod model_places;
 mod model_state;
 mod parsed;

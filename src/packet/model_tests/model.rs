@@ -5,9 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::frames::{ACK, FIN, RST, SYN};
 use super::model_places::ModelPlaces;
-use super::model_state::{
-    ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService, TEST_DEVICE, TapDevice,
-};
+use super::model_state::{ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService};
 use super::parsed::{FragmentPart, LeftToStack, PacketKey, ParsedFrame};
 use super::rewriting::{TranslatedError, rewrite_error, rewrite_ip, rewrite_segment};
 use crate::packet::layout::{PROTOCOL_TCP, RawServerCounters, event_kind, flow_state};
@@ -91,6 +89,10 @@ impl ProgramModel {
                 }
             }
             ParsedFrame::IcmpError { source, destination, transport, hop_limit, quoted } => {
+                if destination == quoted.0.ip() && hop_limit > 1 {
+                    let key = (quoted.1, quoted.0, quoted.2);
+                    self.begin_for_error(key, decided, has_flow);
+                }
                 let flow = self.flows.get(&(quoted.1, quoted.0, quoted.2));
                 // An error is sent to whom has sent what it quotes.
                 if let Some(flow) = flow
@@ -202,100 +204,6 @@ impl ProgramModel {
         true
     }
 
-    /// Decides a packet without a flow. Returns `None` if it has one now.
-    fn decide(
-        &mut self,
-        (key, hop_limit, tcp_flags): (PacketKey, u8, u8),
-        has_ports: bool,
-        decided: Option<u32>,
-        output: &mut ModelOutput,
-    ) -> Option<FrameVerdict> {
-        let Some(service) = self.services.get(&(key.1, key.2)).cloned() else {
-            return Some(FrameVerdict::Next);
-        };
-        let director = self.director;
-        if service.is_elsewhere && director.is_alive {
-            self.statistics.elsewhere += 1;
-            return Some(FrameVerdict::Drop);
-        }
-        let unknown = |statistics: &mut PacketStatistics| {
-            if service.is_new_here && director.is_alive {
-                statistics.elsewhere += 1;
-                return Some(FrameVerdict::Drop);
-            }
-            statistics.without_flow += 1;
-            Some(FrameVerdict::Next)
-        };
-        let begins = key.2 != PROTOCOL_TCP || tcp_flags & (SYN | ACK | RST) == SYN;
-        let goes_on =
-            service.is_keyed && !service.sheds && tcp_flags & (FIN | SYN | RST | ACK) == ACK;
-        if !begins && !goes_on {
-            return unknown(&mut self.statistics);
-        }
-        if hop_limit <= 1 {
-            return Some(self.answer((key, has_ports), None, output));
-        }
-        if director.tap == TapDevice::Test {
-            self.statistics.refused_without_server += 1;
-            return Some(FrameVerdict::Next);
-        }
-        let is_there = director.is_alive && director.tap == TapDevice::Present;
-        let can_ask = service.is_owned && is_there && director.has_budget;
-        if can_ask && !service.is_keyed {
-            return Some(self.ask(output));
-        }
-        if service.sheds {
-            self.statistics.refused_at_limit += 1;
-            return Some(FrameVerdict::Next);
-        }
-        let usable =
-            service.slots.iter().filter(|server| self.is_usable(key, service.id, **server));
-        let usable: Vec<_> = usable.copied().collect();
-        let Some(server) = decided else {
-            // Some slots are tried, of many.
-            assert!(usable.len() < service.slots.len().max(1), "a server is there for {key:?}");
-            if !begins {
-                return unknown(&mut self.statistics);
-            }
-            if can_ask && service.is_keyed {
-                return Some(self.ask(output));
-            }
-            self.statistics.refused_without_server += 1;
-            return Some(FrameVerdict::Next);
-        };
-        assert!(usable.contains(&server), "server {server} for {key:?}, of {usable:?}");
-        self.add_flow(key, server, service.id);
-        let of_table = &mut self.statistics.table_decisions;
-        let of_rule = &mut self.statistics.keyed_decisions;
-        *(if service.is_keyed { of_rule } else { of_table }) += 1;
-        None
-    }
-
-    /// Sends a frame to the director.
-    fn ask(&mut self, output: &mut ModelOutput) -> FrameVerdict {
-        self.statistics.upcalls += 1;
-        output.frame[6..10].copy_from_slice(&TEST_DEVICE.to_ne_bytes());
-        output.frame[10..12].fill(0);
-        FrameVerdict::Redirect
-    }
-
-    fn is_usable(&self, key: PacketKey, service: u32, server: u32) -> bool {
-        let Some(server) = self.servers.get(&server) else { return false };
-        server.is_available
-            && server.has_route
-            && server.service == service
-            && (server.is_direct() || self.is_way_back_free(key, server.address))
-    }
-
-    /// Returns whether packets from a server to a client are of no other flow that lives.
-    fn is_way_back_free(&self, key: PacketKey, server: SocketAddr) -> bool {
-        let back = (server, key.0, key.2);
-        match self.other_direction(back) {
-            OtherDirection::Present(other) => other == key || self.flows[&other].is_over(),
-            OtherDirection::Absent | OtherDirection::Replaced => true,
-        }
-    }
-
     pub(super) fn other_direction(&self, key: PacketKey) -> OtherDirection {
         let flow = self.flows.get(&key).filter(|flow| !flow.is_direct());
         let Some(flow) = flow else { return OtherDirection::Absent };
@@ -307,26 +215,6 @@ impl ProgramModel {
             }
             Some(_) => OtherDirection::Replaced,
         }
-    }
-
-    fn add_flow(&mut self, key: PacketKey, server: u32, service: u32) {
-        let chosen = &self.servers[&server];
-        let (destination, is_direct) = (chosen.address, chosen.is_direct());
-        let mtu = chosen.route_mtu();
-        self.remove_back(key);
-        let state = if is_direct { flow_state::DIRECT } else { 0 };
-        let (source, bytes, place) = (key.0, 0, 0);
-        let there = ModelFlow { source, destination, server, service, state, bytes, place, mtu };
-        if !is_direct {
-            let (source, destination, state) = (key.1, key.0, flow_state::TO_CLIENT);
-            let back = ModelFlow { source, destination, state, mtu: None, ..there.clone() };
-            self.flows.insert(there.back(key.2), back);
-        }
-        self.flows.insert(key, there);
-        self.counters.entry(server).or_default().connections += 1;
-        let (kind, ifindex) = (event_kind::DECIDED, TEST_DEVICE);
-        let bytes = [0; 2];
-        self.events.push(ModelEvent { kind, key, server, service, state: 0, ifindex, bytes });
     }
 
     /// Makes the other direction of a flow again if it was forgotten, as the time has it.

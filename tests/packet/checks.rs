@@ -1,0 +1,117 @@
+//! Health checks at the virtual address on the servers: they go the way of clients' packets, from a director that has the
+//! address and from one that does not.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use lvs::director::{Director, DirectorConfig};
+
+use crate::direct::prepare_servers;
+use crate::director::on_director;
+use crate::tunnels::unpack;
+use crate::world::{SERVERS, VIRTUAL, World, socket_address};
+
+/// No step of these tests takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The keys of a server with a method.
+const METHODS: [&str; 3] = [
+    "method = \"dr\"",
+    "method = \"tunnel\"",
+    "method = \"tunnel\"\ntunnel = { kind = \"gue\", port = 6080 }",
+];
+
+/// Has a machine say its name to whoever connects to an address of it.
+fn greet(world: &World, machine: &'static str) {
+    let listener = world.within(machine, || TcpListener::bind("[::]:80").expect("a listener"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.and_then(|mut stream| stream.write_all(machine.as_bytes()));
+        }
+    });
+}
+
+fn config(world: &World, family: usize, method: &str) -> DirectorConfig {
+    let servers: String = SERVERS[family]
+        .map(|server| {
+            let address = socket_address(server, 80);
+            format!("[[service.server]]\naddress = \"{address}\"\n{method}\n")
+        })
+        .concat();
+    let text = format!(
+        "[packet]\nflows = 4096\nipv6_flows = 4096\nalive_for = \"1m\"\npin_folder = \"{}\"\n\
+         [[service]]\nname = \"web\"\nlisten = \"{}\"\nengine = \"packet\"\nscheduler = \"rr\"\n\
+         health = {{ type = \"tcp\", interval = \"500ms\", init = \"down\", rise = 1, \
+         fall = 2, virtual_address = true }}\n{servers}",
+        world.pin_folder().display(),
+        socket_address(VIRTUAL[family], 80),
+    );
+    DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Returns the states of both servers, and the reason for that of the second.
+fn states(director: &Director) -> ([&'static str; 2], String) {
+    let status = director.status();
+    let servers = &status.services[0].servers;
+    let reason = servers[1].reason.clone().unwrap_or_default();
+    ([servers[0].state, servers[1].state], reason)
+}
+
+async fn until_states_are(director: &Director, expected: [&str; 2], what: &str) {
+    let wait = async {
+        while states(director).0 != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        panic!("{what}: {:?}, and not {expected:?}", states(director));
+    }
+}
+
+#[test]
+fn a_check_sees_whether_a_server_has_the_virtual_address() {
+    let Some(world) = World::build() else { return };
+    prepare_servers(&world);
+    let _unpacking = unpack(&world);
+    // Its kernel takes answers from an address of its own.
+    world.within("director", || {
+        fs::write("/proc/sys/net/ipv4/conf/all/accept_local", "1").expect("a setting");
+    });
+    // Any route to the virtual addresses will do.
+    world.at("director", "route add default via 10.1.0.2");
+    world.at("director", "-6 route add default via fd01::2");
+    for machine in ["a", "b"] {
+        greet(&world, machine);
+    }
+    for family in [0, 1] {
+        let address = VIRTUAL[family];
+        for method in METHODS {
+            on_director(&world, async || {
+                let config = config(&world, family, method);
+                let director = Director::start(config).await.expect("it starts");
+                until_states_are(&director, ["eligible"; 2], method).await;
+                world.at("b", &format!("address del {address} dev lo"));
+                until_states_are(&director, ["eligible", "down"], "one without the address").await;
+                let reason = states(&director).1;
+                assert!(reason.contains(address), "{reason}");
+                // As a standby.
+                world.at("director", &format!("address del {address} dev lo"));
+                world.at("b", &format!("address add {address} dev lo"));
+                until_states_are(&director, ["eligible"; 2], "from a standby").await;
+                world.at("a", &format!("address del {address} dev lo"));
+                until_states_are(&director, ["down", "eligible"], "seen by a standby").await;
+                world.at("a", &format!("address add {address} dev lo"));
+                world.at("director", &format!("address add {address} dev lo"));
+                until_states_are(&director, ["eligible"; 2], "active again").await;
+                director.stop(Duration::ZERO).await;
+            });
+            for rules in ["rule show", "-6 rule show"] {
+                let left = world.output("director", "ip", rules);
+                assert!(!left.contains("27766"), "it leaves no rule: {left}");
+            }
+        }
+    }
+}
