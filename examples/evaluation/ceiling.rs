@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use crate::balancer::Product;
+use crate::balancer_spec::Product;
 use crate::cluster::{Cluster, ServerSpec};
 use crate::measure::Step;
 use crate::plan::Plan;
@@ -17,11 +17,12 @@ const BUSY: f64 = 0.8;
 
 pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
-    for product in plan.ceilings() {
+    for product in plan.ceilings.iter().copied() {
         let server_spec = ServerSpec { queue: None, weight: 1, max_connections: None };
         let scheduler = product.map(|product| (product, product.round_robin()));
         let servers = if product.is_some() { 2 } else { 1 };
-        let cluster = Cluster::start(folder, &vec![server_spec; servers], scheduler)?;
+        let server_specs = vec![server_spec; servers];
+        let cluster = Cluster::start(plan.is_in_namespaces, folder, &server_specs, scheduler)?;
         for (number, &offered) in plan.rates.iter().enumerate() {
             let name = product.map_or("alone", Product::name);
             bar.set_message(format!("{name}: servers without work, {offered} requests a second"));

@@ -1,18 +1,20 @@
-//! Real servers on this machine, a balancer in front of them, and clients.
+//! Real servers, a balancer in front of them, and clients.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::balancer::{Balancer, BalancerSpec, Product, Real};
+use crate::balancer::Balancer;
+use crate::balancer_spec::{BalancerSpec, Product, Real};
 use crate::clock;
 use crate::measure::{Busiest, Cpu, RequestStats, Step, read};
+use crate::network::Machine;
 use crate::plan::{CLIENT_TIMEOUT, WORK};
 use crate::process::{
-    Error, Namespace, Process, free_address, idle, pause, processors, wait_until,
+    Error, Namespace, Process, idle, pause, processors, softirq_threads, wait_until,
 };
+use crate::testbed::Testbed;
 use crate::theory::Queue;
 
 /// Real servers, and the balancer in front of them.
@@ -21,6 +23,8 @@ pub(crate) struct Cluster {
     balancer: Option<Balancer>,
     address: SocketAddr,
     folder: PathBuf,
+    /// Removed after the processes.
+    testbed: Testbed,
 }
 
 /// A real server; without a queue the server answers at once.
@@ -35,14 +39,23 @@ pub(crate) struct ServerSpec {
 impl Cluster {
     /// Starts servers and, unless `balancer` is `None`, a balancer with a scheduler.
     pub(crate) fn start(
+        is_in_namespaces: bool,
         folder: &Path,
         server_specs: &[ServerSpec],
         balancer: Option<(Product, &str)>,
     ) -> Result<Self, Error> {
-        let namespace = Namespace::default();
+        let product = balancer.map(|(product, _)| product);
+        let testbed = Testbed::build(is_in_namespaces, product)?;
+        if let Some(network) = testbed.network() {
+            network.add_addresses()?;
+            if product.is_none() {
+                network.route()?;
+            }
+        }
+        let namespace = testbed.namespace(Machine::Servers);
         let (mut servers, mut real_servers) = (Vec::new(), Vec::new());
         for (server_spec, number) in server_specs.iter().zip(1u8..) {
-            let address = free_address()?;
+            let address = testbed.server_address(number)?;
             servers.push(server(&namespace, folder, number, address, server_spec.queue)?);
             real_servers.push(Real {
                 address,
@@ -51,24 +64,30 @@ impl Cluster {
             });
         }
         for real in &real_servers {
-            wait_until("a server answers", || answers(real.address))?;
+            wait_until("a server answers", || {
+                testbed.get(Machine::Servers, real.address, "/health").is_some()
+            })?;
         }
         let mut service_address = real_servers[0].address;
         let mut running = None;
         if let Some((product, scheduler)) = balancer {
-            service_address = free_address()?;
+            service_address = testbed.service_address()?;
+            let machine = Machine::FirstDirector;
             let spec = BalancerSpec {
                 listen: service_address,
                 servers: &real_servers,
                 scheduler,
-                vrrp: None,
+                pair: None,
+                pin_folder: testbed.pin_folder(machine),
             };
+            let namespace = testbed.namespace(machine);
             let started = Balancer::start(product, &namespace, (folder, "balancer"), &spec)?;
-            wait_until("the balancer answers", || answers(service_address))
+            wait_until("the balancer answers", || testbed.answers(service_address))
                 .map_err(|error| format!("{error}: {}", started.proxy().log_text()))?;
             running = Some(started);
         }
-        Ok(Self { servers, balancer: running, address: service_address, folder: folder.to_owned() })
+        let folder = folder.to_owned();
+        Ok(Self { servers, balancer: running, address: service_address, folder, testbed })
     }
 
     /// Loads the cluster with `rate` requests a second, and measures for `time` after `warm_up`.
@@ -80,9 +99,11 @@ impl Cluster {
         let output = self.folder.join("asked.csv");
         let load_time = warm_up + time + Duration::from_millis(50);
         let started_at = clock::now();
-        let args = load_args(self.address, rate, load_time, &output, true);
-        let mut clients =
-            Process::start_role(&Namespace::default(), (&self.folder, "load"), &args)?;
+        let [a, b] = self.testbed.many_clients();
+        let many_clients = Some(Ipv4Addr::new(a, b, 0, 0));
+        let args = load_args(self.address, rate, load_time, &output, many_clients);
+        let namespace = self.testbed.namespace(Machine::Clients);
+        let mut clients = Process::start_role(&namespace, (&self.folder, "load"), &args)?;
         pause((started_at + warm_up).saturating_sub(clock::now()))?;
         let before = self.clocks(&clients)?;
         pause(time)?;
@@ -104,6 +125,7 @@ impl Cluster {
         Ok(Clocks {
             at,
             idle: idle()?,
+            softirq_threads: softirq_threads()?,
             processes: processes
                 .each_ref()
                 .map(|group| group.iter().map(|process| process.cpu()).collect()),
@@ -117,6 +139,7 @@ impl Cluster {
 struct Clocks {
     at: Duration,
     idle: Duration,
+    softirq_threads: Duration,
     processes: [Vec<Duration>; 3],
     threads: [BTreeMap<i32, Duration>; 3],
 }
@@ -126,10 +149,13 @@ impl Clocks {
         let share = |now: Duration, then: Duration| {
             now.saturating_sub(then).as_secs_f64() / (self.at - before.at).as_secs_f64()
         };
-        let [director, server, clients] = [0, 1, 2].map(|group| {
+        let [director, servers, clients] = [0, 1, 2].map(|group| {
             let [now, then] = [self, before].map(|clocks| &clocks.processes[group]);
-            share(now.iter().sum(), then.iter().sum()) / now.len().max(1) as f64
+            share(now.iter().sum(), then.iter().sum())
         });
+        let cluster =
+            director + servers + clients + share(self.softirq_threads, before.softirq_threads);
+        let server = servers / self.processes[1].len().max(1) as f64;
         let busiest = [0, 1, 2].map(|group| {
             let then = |thread| before.threads[group].get(thread).copied().unwrap_or_default();
             let threads = self.threads[group].iter().map(|(thread, now)| share(*now, then(thread)));
@@ -137,7 +163,7 @@ impl Clocks {
         });
         let busiest = Busiest { director: busiest[0], server: busiest[1], clients: busiest[2] };
         let machine = (1.0 - share(self.idle, before.idle) / processors()?).max(0.0);
-        Ok(Cpu { director, server, clients, machine, busiest })
+        Ok(Cpu { director, server, clients, cluster, machine, busiest })
     }
 }
 
@@ -170,7 +196,7 @@ pub(crate) fn load_args(
     rate: f64,
     time: Duration,
     output: &Path,
-    many_clients: bool,
+    many_clients: Option<Ipv4Addr>,
 ) -> Vec<String> {
     let mut args = vec![
         "load".to_owned(),
@@ -180,19 +206,6 @@ pub(crate) fn load_args(
         format!("--client-timeout-ms={}", CLIENT_TIMEOUT.as_millis()),
         format!("--output={}", output.display()),
     ];
-    args.extend(many_clients.then(|| "--many-clients".to_owned()));
+    args.extend(many_clients.map(|network| format!("--many-clients={network}")));
     args
-}
-
-fn answers(address: SocketAddr) -> bool {
-    let ask = || {
-        let mut stream = TcpStream::connect_timeout(&address, CLIENT_TIMEOUT)?;
-        stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
-        stream
-            .write_all(b"GET /health HTTP/1.1\r\nHost: evaluation\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200"))
-    };
-    ask().unwrap_or(false)
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::balancer::{ADVERT, CHECK};
+use crate::balancer_spec::{ADVERT, CHECK};
+use crate::network::Machine;
 
-/// The namespaces and the priorities of the two directors.
-pub(crate) const PRIORITIES: [(&str, u8); 2] = [("a", 150), ("b", 100)];
+/// The two directors and their priorities.
+pub(crate) const PRIORITIES: [(Machine, u8); 2] =
+    [(Machine::FirstDirector, 150), (Machine::SecondDirector, 100)];
 
 /// A failure of the redundancy part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,15 +43,35 @@ impl Fault {
             Self::ServerRestarted => "a real server is killed, and restarted after a second",
             Self::DirectorKilled => "the active director is killed",
             Self::DirectorStopped => "the active director is stopped (SIGSTOP)",
-            Self::DirectorLinkDown => "the link of the active director goes down",
+            Self::DirectorLinkDown => "the links of the active director go down",
             Self::DirectorShutDown => "the active director is shut down (SIGTERM)",
             Self::DirectorRestarted => "the preferred director is restarted",
             Self::ServerAndDirectorKilled => "a real server and the active director are killed",
         }
     }
 
+    /// Returns a name for a chart.
+    pub(crate) fn short_name(self) -> &'static str {
+        match self {
+            Self::ServerKilled => "server killed",
+            Self::ServerStopped => "server stopped (SIGSTOP)",
+            Self::ServerRestarted => "server killed and restarted",
+            Self::DirectorKilled => "active director killed",
+            Self::DirectorStopped => "active director stopped (SIGSTOP)",
+            Self::DirectorLinkDown => "links of the active director down",
+            Self::DirectorShutDown => "active director shut down (SIGTERM)",
+            Self::DirectorRestarted => "preferred director restarted",
+            Self::ServerAndDirectorKilled => "server and active director killed",
+        }
+    }
+
     pub(crate) fn is_of_server(self) -> bool {
         matches!(self, Self::ServerKilled | Self::ServerStopped | Self::ServerRestarted)
+    }
+
+    /// Returns whether the first of the real servers fails.
+    pub(crate) fn fails_server(self) -> bool {
+        self.is_of_server() || self == Self::ServerAndDirectorKilled
     }
 
     /// Returns the time after the failure from which no new request may be lost.

@@ -38,9 +38,9 @@ pub(crate) struct LoadArgs {
     /// How long a client waits for an answer, in milliseconds.
     #[arg(long)]
     pub(crate) client_timeout_ms: u64,
-    /// Use a random source address of 127.1.0.0/16 for each request.
+    /// The network of 65 536 addresses of this machine of which each request has a random one.
     #[arg(long)]
-    pub(crate) many_clients: bool,
+    pub(crate) many_clients: Option<Ipv4Addr>,
     #[arg(long)]
     pub(crate) output: PathBuf,
 }
@@ -85,7 +85,7 @@ async fn ask(
     to: SocketAddr,
     at: Duration,
     client_timeout: Duration,
-    many_clients: bool,
+    many_clients: Option<Ipv4Addr>,
 ) -> RequestRecord {
     let late = clock::now().saturating_sub(at);
     let (fate, server) =
@@ -112,7 +112,7 @@ fn result_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Request
 
 async fn get(
     to: SocketAddr,
-    many_clients: bool,
+    many_clients: Option<Ipv4Addr>,
 ) -> Result<(RequestResult, Option<u8>), Box<dyn std::error::Error + Send + Sync>> {
     let stream = connect(to, many_clients).await?;
     stream.set_nodelay(true)?;
@@ -137,11 +137,10 @@ async fn get(
     Ok((RequestResult::Answered, server.and_then(|name| name.parse().ok())))
 }
 
-async fn connect(to: SocketAddr, many_clients: bool) -> std::io::Result<TcpStream> {
-    if !many_clients {
-        return TcpStream::connect(to).await;
-    }
-    let source = Ipv4Addr::new(127, 1, fastrand::u8(..), fastrand::u8(1..255));
+async fn connect(to: SocketAddr, many_clients: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {
+    let Some(network) = many_clients else { return TcpStream::connect(to).await };
+    let [a, b, ..] = network.octets();
+    let source = Ipv4Addr::new(a, b, fastrand::u8(..), fastrand::u8(1..255));
     let socket = TcpSocket::new_v4()?;
     socket.bind((IpAddr::from(source), 0).into())?;
     socket.connect(to).await

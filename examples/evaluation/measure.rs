@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::balancer::Product;
+use crate::balancer_spec::Product;
 use crate::process::Error;
 use crate::server::BODY;
 
@@ -126,11 +126,14 @@ fn quantile(sorted: &[u64], part: f64) -> f64 {
 /// CPU utilization in a step, in processors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cpu {
-    /// The balancer; 0 without one.
+    /// The process of the balancer; 0 without one.
     pub(crate) director: f64,
     /// The mean over the real servers.
     pub(crate) server: f64,
     pub(crate) clients: f64,
+    /// Balancer, all servers and clients together, with the kernel's threads for software interrupts. The
+    /// work of the kernel for packets is in it, whichever task it interrupted.
+    pub(crate) cluster: f64,
     /// The fraction of the time in which the machine's processors were not idle, with the kernel's
     /// own work and time that the hypervisor took.
     pub(crate) machine: f64,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use crate::balancer::Product;
+use crate::balancer_spec::Product;
 use crate::cluster::{Cluster, ServerSpec};
 use crate::measure::Step;
 use crate::plan::{Plan, SERVER};
@@ -12,10 +12,15 @@ use crate::process::Error;
 
 pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
-    for (product, servers) in plan.clusters() {
+    for (product, servers) in plan.clusters.iter().copied() {
         let server_spec = ServerSpec { queue: Some(SERVER), weight: 1, max_connections: None };
         let scheduler = product.map(|product| (product, product.round_robin()));
-        let cluster = Cluster::start(folder, &vec![server_spec; servers as usize], scheduler)?;
+        let cluster = Cluster::start(
+            plan.is_in_namespaces,
+            folder,
+            &vec![server_spec; servers as usize],
+            scheduler,
+        )?;
         for load in plan.loads {
             let offered = load * SERVER.capacity();
             let name = product.map_or("alone", Product::name);

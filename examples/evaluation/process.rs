@@ -159,6 +159,14 @@ fn ticks(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
+/// Returns the CPU time of the kernel's threads for software interrupts, which carry packets when there
+/// is no other task to interrupt.
+pub(crate) fn softirq_threads() -> Result<Duration, Error> {
+    let stats = procfs::process::all_processes()?.filter_map(|process| process.ok()?.stat().ok());
+    let threads = stats.filter(|stat| stat.comm.starts_with("ksoftirqd/"));
+    Ok(threads.map(|stat| ticks(stat.utime + stat.stime)).sum())
+}
+
 /// Returns the idle time of all processors of the machine together.
 pub(crate) fn idle() -> Result<Duration, Error> {
     let cpu = procfs::KernelStats::current()?.total;
@@ -189,10 +197,4 @@ pub(crate) fn describe() -> String {
 /// Returns a loopback address whose port is free at the moment.
 pub(crate) fn free_address() -> Result<SocketAddr, Error> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-/// Returns whether a program is installed.
-pub(crate) fn is_installed(program: &str) -> bool {
-    let output = Command::new(program).arg("-v").output();
-    output.is_ok_and(|output| output.status.success())
 }

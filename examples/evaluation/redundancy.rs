@@ -1,27 +1,36 @@
-//! The requests that a failure loses, under a constant load.
+//! The requests and the downloads that a failure loses, under a constant load.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use rustix::process::Signal;
 
-use crate::balancer::{Balancer, BalancerSpec, Product, Real, Vrrp};
+use crate::balancer::Balancer;
+use crate::balancer_spec::{ADMIN, BalancerSpec, PairMember, Product, Real};
 use crate::clock;
 use crate::cluster::{load_args, server};
+use crate::downloads::{self, DownloadArgs, DownloadRecord};
 use crate::fault::{Fault, PRIORITIES};
 use crate::measure::{RequestRecord, RequestStats, read};
+use crate::network::{GATEWAY, Machine, VIRTUAL};
 use crate::plan::{Plan, SERVER};
-use crate::process::{Error, Namespace, Process, free_address, pause, wait_until};
-use crate::world::{VIRTUAL, World};
+use crate::process::{Error, Process, pause, wait_until};
+use crate::testbed::Testbed;
 
 /// Requests a second: the capacity of one of the four servers.
 pub(crate) const RATE: f64 = 400.0;
 const SERVERS: u8 = 4;
 /// The measured time before the failure and after it.
 const BEFORE: Duration = Duration::from_secs(1);
-const AFTER: Duration = Duration::from_secs(3);
+pub(crate) const AFTER: Duration = Duration::from_secs(3);
+/// The time of the downloads before the first request.
+const DOWNLOADS_AHEAD: Duration = Duration::from_millis(700);
+/// How long the downloads are under way when something fails.
+pub(crate) const BEGUN_BEFORE: Duration = DOWNLOADS_AHEAD.saturating_add(BEFORE);
+/// The number of the server that fails.
+const FAILED_SERVER: u8 = 1;
 /// The time after which a killed server is restarted, where it is.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -34,9 +43,37 @@ pub(crate) struct FaultResult {
     /// The moment of the failure.
     pub(crate) at: Duration,
     pub(crate) stats: RequestStats,
-    /// CPU utilization of the active director before the failure, and of the standby over the whole
-    /// run.
+    /// CPU utilization of the active director's process before the failure, and of the standby's over
+    /// the whole run.
     pub(crate) cpu: [f64; 2],
+    pub(crate) downloads: DownloadStats,
+}
+
+/// The long downloads that were under way when something failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DownloadStats {
+    /// All, with those from the server that failed.
+    pub(crate) under_way: usize,
+    /// Those from other servers: no balancer can save the rest.
+    pub(crate) can_survive: usize,
+    /// Those of which every octet came in order until the end of the run.
+    pub(crate) survived: usize,
+}
+
+impl DownloadStats {
+    fn new(records: &[DownloadRecord], fault: Fault, (at, end): (Duration, Duration)) -> Self {
+        let under_way = records.iter().filter(|record| record.is_under_way(at));
+        let can_survive = under_way
+            .clone()
+            .filter(|record| !fault.fails_server() || record.server != Some(FAILED_SERVER));
+        let survived = can_survive.clone().filter(|record| record.is_complete(end)).count();
+        Self { under_way: under_way.count(), can_survive: can_survive.count(), survived }
+    }
+
+    /// Returns the fraction of the downloads that survived, of those that could.
+    pub(crate) fn share(&self) -> f64 {
+        self.survived as f64 / self.can_survive.max(1) as f64
+    }
 }
 
 impl FaultResult {
@@ -72,35 +109,29 @@ impl FaultResult {
     }
 }
 
-/// The measured failures, and why others were left out.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Redundancy {
-    pub(crate) outcomes: Vec<FaultResult>,
-    pub(crate) left_out: Option<&'static str>,
-}
-
-pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Redundancy, Error> {
-    let world = World::new();
+/// Measures the failures.
+pub(crate) fn run(
+    plan: &Plan,
+    folder: &Path,
+    bar: &ProgressBar,
+) -> Result<Vec<FaultResult>, Error> {
     let mut outcomes = Vec::new();
     for &fault in plan.faults {
-        for product in plan.pairs() {
+        for &product in &plan.pairs {
             bar.set_message(format!("{}: {}", product.name(), fault.name()));
-            if world.is_some() || fault.is_of_server() {
-                outcomes.push(fail(world.as_ref(), folder, product, fault)?);
+            if plan.is_in_namespaces || fault.is_of_server() {
+                let testbed = Testbed::build(plan.is_in_namespaces, Some(product))?;
+                outcomes.push(fail(&Site::new(testbed, folder, product)?, fault)?);
             }
             bar.inc(1);
         }
     }
-    let left_out = world.is_none().then_some(
-        "Failures of directors were left out, because network namespaces need root. \
-         Failures of real servers were run on loopback, behind one director.",
-    );
-    Ok(Redundancy { outcomes, left_out })
+    Ok(outcomes)
 }
 
-/// The addresses and namespaces of a run.
+/// The addresses and namespaces of a failure.
 struct Site<'a> {
-    world: Option<&'a World>,
+    testbed: Testbed,
     folder: &'a Path,
     product: Product,
     servers: Vec<Real>,
@@ -108,88 +139,106 @@ struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    fn new(world: Option<&'a World>, folder: &'a Path, product: Product) -> Result<Self, Error> {
-        let address = |number: u8| match world {
-            Some(_) => Ok(SocketAddr::from(([10, 88, 0, 3], 9000 + u16::from(number)))),
-            None => free_address(),
+    fn new(testbed: Testbed, folder: &'a Path, product: Product) -> Result<Self, Error> {
+        let real = |number| {
+            let address = testbed.server_address(number)?;
+            Ok(Real { address, weight: 1, max_connections: None })
         };
-        let servers = (1..=SERVERS)
-            .map(|number| Ok(Real { address: address(number)?, weight: 1, max_connections: None }))
-            .collect::<Result<_, Error>>()?;
-        let service = match world {
-            Some(_) => SocketAddr::new(VIRTUAL.parse()?, 80),
-            None => free_address()?,
-        };
-        Ok(Self { world, folder, product, servers, service })
-    }
-
-    fn namespace(&self, side: &str) -> Namespace {
-        Namespace(self.world.map(|world| world.space(side)))
+        let servers = (1..=SERVERS).map(real).collect::<Result<_, Error>>()?;
+        let service = testbed.service_address()?;
+        Ok(Self { testbed, folder, product, servers, service })
     }
 
     fn server(&self, number: u8) -> Result<Process, Error> {
         let address = self.servers[usize::from(number) - 1].address;
-        server(&self.namespace("c"), self.folder, number, address, Some(SERVER))
+        let namespace = self.testbed.namespace(Machine::Servers);
+        server(&namespace, self.folder, number, address, Some(SERVER))
     }
 
-    fn director(&self, (side, priority): (&str, u8)) -> Result<Balancer, Error> {
-        let vrrp = self.world.map(|_| Vrrp { address: VIRTUAL, priority });
-        let scheduler = self.product.round_robin();
-        let spec = BalancerSpec { listen: self.service, servers: &self.servers, scheduler, vrrp };
-        Balancer::start(self.product, &self.namespace(side), (self.folder, side), &spec)
+    /// Starts one of the two directors; the other one is its peer.
+    fn director(&self, number: usize) -> Result<Balancer, Error> {
+        let ((machine, priority), (peer, _)) = (PRIORITIES[number], PRIORITIES[1 - number]);
+        let spec = BalancerSpec {
+            listen: self.service,
+            servers: &self.servers,
+            scheduler: self.product.round_robin(),
+            pair: self.testbed.network().map(|_| PairMember { machine, peer, priority }),
+            pin_folder: self.testbed.pin_folder(machine),
+        };
+        let namespace = self.testbed.namespace(machine);
+        Balancer::start(self.product, &namespace, (self.folder, machine.name()), &spec)
     }
 
-    /// Waits until clients are served through the director in a namespace.
-    fn settle(&self, side: &str) -> Result<(), Error> {
-        if let Some(world) = self.world {
-            let other_side = if side == "a" { "b" } else { "a" };
-            wait_until("the director has the virtual address", || world.has(side, VIRTUAL))?;
-            wait_until("the other director does not have the virtual address", || {
-                !world.has(other_side, VIRTUAL)
+    /// Waits until clients are served through a director, and the other one, if it runs, is its standby.
+    fn settle(&self, active: Machine, standby: Option<Machine>) -> Result<(), Error> {
+        if let Some(network) = self.testbed.network() {
+            let is_packet = self.product == Product::LvsPacket;
+            wait_until("the director has the virtual addresses", || {
+                network.has(active, VIRTUAL) && (!is_packet || network.has(active, GATEWAY))
             })?;
-            wait_until("clients are served", || world.ask(80).is_ok())?;
-            let mac = world.mac(side);
+            if let Some(standby) = standby {
+                wait_until("the other director does not have the virtual address", || {
+                    !network.has(standby, VIRTUAL)
+                })?;
+                wait_until("the other director knows the flows", || {
+                    !is_packet || self.is_in_sync(standby)
+                })?;
+            }
             wait_until("clients have the MAC address of the director", || {
-                world.neighbour(VIRTUAL).contains(&mac)
+                self.testbed.answers(self.service) && network.leads_to(active)
             })?;
         }
+        wait_until("clients are served", || self.testbed.answers(self.service))?;
         // Late announcements and first checks are over after this pause.
         pause(Duration::from_millis(500))
     }
 
-    /// Removes the virtual address from both directors.
-    fn clear(&self) -> Result<(), Error> {
-        let Some(world) = self.world else { return Ok(()) };
-        for (side, _) in PRIORITIES {
-            wait_until("the virtual address is removed", || {
-                let address = format!("{VIRTUAL}/24");
-                let _ = world.try_on(side, &["addr", "del", &address, "dev", "eth0"]);
-                !world.has(side, VIRTUAL)
-            })?;
-        }
-        Ok(())
+    /// Returns whether a director has the state of the active one.
+    fn is_in_sync(&self, director: Machine) -> bool {
+        let admin = ADMIN.parse().ok();
+        let status = admin.and_then(|admin| self.testbed.get(director, admin, "/api/v1/status"));
+        status.is_some_and(|status| status.contains("\"in_sync\":true"))
+    }
+
+    /// Starts the downloads and, some time later, the requests.
+    fn clients(&self, outputs: [&Path; 2]) -> Result<Clients, Error> {
+        let [download_output, load_output] = outputs;
+        let namespace = self.testbed.namespace(Machine::Clients);
+        let end = clock::now() + DOWNLOADS_AHEAD + BEFORE + AFTER;
+        let args = DownloadArgs::words(self.service, end, download_output);
+        let downloads = Process::start_role(&namespace, (self.folder, "downloads"), &args)?;
+        pause(DOWNLOADS_AHEAD)?;
+        let [a, b] = self.testbed.many_clients();
+        let many_clients = self.testbed.network().is_none().then(|| Ipv4Addr::new(a, b, 0, 0));
+        let args = load_args(self.service, RATE, BEFORE + AFTER, load_output, many_clients);
+        let load = Process::start_role(&namespace, (self.folder, "load"), &args)?;
+        Ok(Clients { downloads, load, end })
     }
 }
 
+/// The processes of the clients, and the moment at which the downloads end.
+struct Clients {
+    downloads: Process,
+    load: Process,
+    end: Duration,
+}
+
 /// Runs one failure: starts all processes, lets one fail, and ends them.
-fn fail(
-    world: Option<&World>,
-    folder: &Path,
-    product: Product,
-    fault: Fault,
-) -> Result<FaultResult, Error> {
-    let site = Site::new(world, folder, product)?;
+fn fail(site: &Site<'_>, fault: Fault) -> Result<FaultResult, Error> {
+    let network = site.testbed.network();
     let mut servers =
         (1..=SERVERS).map(|number| site.server(number)).collect::<Result<Vec<_>, _>>()?;
-    let [first, second] = PRIORITIES;
+    let [(first, _), (second, _)] = PRIORITIES;
     let is_restart = fault == Fault::DirectorRestarted;
-    let standby = world.is_some().then(|| site.director(second)).transpose()?;
-    let mut active = (!is_restart).then(|| site.director(first)).transpose()?;
-    site.settle(if is_restart { second.0 } else { first.0 })?;
+    let standby = network.map(|_| site.director(1)).transpose()?;
+    let mut active = (!is_restart).then(|| site.director(0)).transpose()?;
+    match is_restart {
+        true => site.settle(second, None)?,
+        false => site.settle(first, network.map(|_| second))?,
+    }
 
-    let output = folder.join("asked.csv");
-    let args = load_args(site.service, RATE, BEFORE + AFTER, &output, world.is_none());
-    let mut clients = Process::start_role(&site.namespace("c"), (folder, "load"), &args)?;
+    let outputs = ["downloads.csv", "asked.csv"].map(|name| site.folder.join(name));
+    let mut clients = site.clients(outputs.each_ref().map(|path| &**path))?;
     let cpu = |balancer: &Option<Balancer>| {
         balancer.as_ref().map_or(Duration::ZERO, |balancer| balancer.proxy().cpu())
     };
@@ -202,33 +251,41 @@ fn fail(
     let active_cpu = share(cpu(&active), before[0]);
     let signal_active =
         |signal| active.as_ref().map_or(Ok(()), |active: &Balancer| active.signal(signal));
+    let failed_server = usize::from(FAILED_SERVER) - 1;
     match fault {
-        Fault::ServerKilled | Fault::ServerRestarted => servers[0].signal(Signal::KILL)?,
-        Fault::ServerStopped => servers[0].signal(Signal::STOP)?,
+        Fault::ServerKilled | Fault::ServerRestarted => {
+            servers[failed_server].signal(Signal::KILL)?;
+        }
+        Fault::ServerStopped => servers[failed_server].signal(Signal::STOP)?,
         Fault::DirectorKilled => signal_active(Signal::KILL)?,
         Fault::DirectorStopped => signal_active(Signal::STOP)?,
         Fault::DirectorShutDown => signal_active(Signal::TERM)?,
-        Fault::DirectorLinkDown => world.into_iter().for_each(|world| world.link(first.0, false)),
-        Fault::DirectorRestarted => active = Some(site.director(first)?),
+        Fault::DirectorLinkDown => network.map_or(Ok(()), |network| network.cut_off(first))?,
+        Fault::DirectorRestarted => active = Some(site.director(0)?),
         Fault::ServerAndDirectorKilled => {
-            servers[0].signal(Signal::KILL)?;
+            servers[failed_server].signal(Signal::KILL)?;
             signal_active(Signal::KILL)?;
         }
     }
     if fault == Fault::ServerRestarted {
         pause(RESTART_AFTER)?;
-        servers[0] = site.server(1)?;
+        servers[failed_server] = site.server(FAILED_SERVER)?;
     }
-    clients.wait()?;
+    clients.downloads.wait()?;
+    clients.load.wait()?;
     let cpu = [active_cpu, share(cpu(&standby), before[1])];
-    if fault == Fault::DirectorLinkDown {
-        world.into_iter().for_each(|world| world.link(first.0, true));
-    }
     for director in [active, standby].into_iter().flatten() {
         director.end()?;
     }
-    site.clear()?;
-    let requests = read(&output)?;
-    let stats = RequestStats::new(&requests, BEFORE + AFTER);
-    Ok(FaultResult { product, fault, requests, at, stats, cpu })
+    let [downloads, requests] = outputs;
+    let (downloads, requests) = (downloads::read(&downloads)?, read(&requests)?);
+    Ok(FaultResult {
+        product: site.product,
+        fault,
+        at,
+        stats: RequestStats::new(&requests, BEFORE + AFTER),
+        requests,
+        cpu,
+        downloads: DownloadStats::new(&downloads, fault, (at, clients.end)),
+    })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use crate::balancer::Product;
+use crate::balancer_spec::Product;
 use crate::cluster::{Cluster, ServerSpec};
 use crate::measure::{Cpu, RequestStats};
 use crate::plan::{Plan, SERVER};
@@ -78,7 +78,7 @@ pub(crate) fn run(
     bar: &ProgressBar,
 ) -> Result<Vec<SchedulerResult>, Error> {
     let mut results = Vec::new();
-    for (product, scheduler) in plan.schedulers() {
+    for (product, scheduler) in plan.schedulers.clone() {
         bar.set_message(format!("{}: {scheduler}", product.name()));
         // These schedulers fill one server before the next, and need to know when it is full.
         let fills = matches!(&*scheduler, "first" | "ovf");
@@ -87,7 +87,12 @@ pub(crate) fn run(
             weight: workers,
             max_connections: fills.then_some(workers),
         });
-        let cluster = Cluster::start(folder, &server_specs, Some((product, &scheduler)))?;
+        let cluster = Cluster::start(
+            plan.is_in_namespaces,
+            folder,
+            &server_specs,
+            Some((product, &scheduler)),
+        )?;
         let step = cluster.load(offered(), (plan.warm_up, plan.scheduler_step))?;
         results.push(SchedulerResult { product, scheduler, stats: step.stats, cpu: step.cpu });
         bar.inc(1);

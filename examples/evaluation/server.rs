@@ -1,18 +1,25 @@
 //! A real server: a process with workers, a backlog, and a random service time.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, HeaderName};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_core::Stream;
+use hyper::body::Bytes;
 use tokio::net::TcpListener;
+use tokio::time::{Interval, interval};
 
 use crate::clock;
 use crate::process::Error;
@@ -21,6 +28,11 @@ use crate::process::Error;
 pub(crate) const SERVER: HeaderName = HeaderName::from_static("x-server");
 /// The size of an answer's body, in bytes.
 pub(crate) const BODY: usize = 4096;
+/// The path of an answer without an end.
+pub(crate) const DOWNLOAD: &str = "/download";
+/// The octets of a part of such an answer, and the time from one part to the next.
+const PART: u64 = 4096;
+const PART_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The options of a server process.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,7 +73,10 @@ pub(crate) fn run(args: ServerArgs) -> Result<(), Error> {
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
         let server = Arc::new(Server { args, inside: AtomicUsize::new(0) });
-        let app = Router::new().route("/health", get(async || "ok\n")).fallback(answer);
+        let app = Router::new()
+            .route("/health", get(async || "ok\n"))
+            .route(DOWNLOAD, get(download))
+            .fallback(answer);
         Ok(axum::serve(listener, app.with_state(server)).await?)
     })
 }
@@ -81,6 +96,33 @@ async fn answer(State(server): State<Arc<Server>>) -> Response {
     }
     let head = [(CONNECTION, "close".to_owned()), (SERVER, number.to_string())];
     (head, vec![b'x'; BODY]).into_response()
+}
+
+/// Answers slowly and without an end, beside the queue.
+async fn download(State(server): State<Arc<Server>>) -> Response {
+    let body = Body::from_stream(SlowBody { parts: interval(PART_INTERVAL), sent: 0 });
+    ([(SERVER, server.args.number.to_string())], body).into_response()
+}
+
+/// Returns the octet at a place of a download. The period is no divisor of any size of a buffer.
+pub(crate) fn octet(place: u64) -> u8 {
+    (place % 251) as u8
+}
+
+struct SlowBody {
+    parts: Interval,
+    sent: u64,
+}
+
+impl Stream for SlowBody {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        ready!(self.parts.poll_tick(context));
+        let from = self.sent;
+        self.sent += PART;
+        Poll::Ready(Some(Ok((from..self.sent).map(octet).collect())))
+    }
 }
 
 /// Serves a request: uses the processor for a part of the service time and sleeps for the rest.

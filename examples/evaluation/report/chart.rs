@@ -1,7 +1,9 @@
 //! Charts, as SVG.
 
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::RGBColor;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::process::Error;
 
@@ -9,7 +11,8 @@ use crate::process::Error;
 pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) colour: RGBColor,
-    pub(crate) is_dashed: bool,
+    /// The lengths of dashes and of the gaps between them; `None` for a solid line.
+    pub(crate) dashes: Option<(u32, u32)>,
     pub(crate) points: Vec<(f64, f64)>,
 }
 
@@ -60,16 +63,16 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error>
                     .label_style(("sans-serif", 13))
                     .draw()?;
                 for line in series {
-                    let Series { name, colour, is_dashed, points } = line;
+                    let Series { name, colour, dashes, points } = line;
                     let style = colour.stroke_width(2);
                     let points = points.iter().copied();
                     let legend = move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style);
-                    if *is_dashed {
-                        let dashes = DashedLineSeries::new(points, 5, 4, style);
-                        chart
-                            .draw_series(dashes)?
-                            .label(name)
-                            .legend(move |(x, y)| PathElement::new([(x, y), (x + 8, y)], style));
+                    if let Some((dash, gap)) = *dashes {
+                        let line = DashedLineSeries::new(points, dash, gap, style);
+                        chart.draw_series(line)?.label(name).legend(move |(x, y)| {
+                            let points = [(x, y), (x + 22, y)];
+                            DashedPathElement::new(points.into_iter(), dash, gap, style)
+                        });
                     } else {
                         chart
                             .draw_series(LineSeries::new(points, style))?
@@ -89,6 +92,77 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error>
         match axes.is_log {
             true => draw!((y_min..y_max).log_scale()),
             false => draw!(y_min..y_max),
+        }
+        area.present()?;
+    }
+    Ok(svg)
+}
+
+/// A row of bars that belong together: one for each series that has a value here.
+pub(crate) struct BarGroup {
+    pub(crate) name: String,
+    pub(crate) bars: Vec<Bar>,
+}
+
+/// A bar: its series, its length in percent, and what is written at its end.
+pub(crate) struct Bar {
+    pub(crate) series: usize,
+    pub(crate) percent: f64,
+    pub(crate) label: String,
+}
+
+/// Draws groups of horizontal bars of 0 to 100 percent as SVG; a series has a name and a colour.
+pub(crate) fn bars(
+    axis: &str,
+    series: &[(&str, RGBColor)],
+    groups: &[BarGroup],
+) -> Result<String, Error> {
+    const THICKNESS: u32 = 12;
+    let pitch = THICKNESS * series.len() as u32 + 14;
+    let size = (SIZE.0, 90 + pitch * groups.len() as u32);
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        area.fill(&WHITE)?;
+        let mut builder = ChartBuilder::on(&area);
+        builder.margin(12).margin_top(34).margin_right(72).x_label_area_size(44);
+        let rows = 0.0..f64::from(pitch) * groups.len() as f64;
+        let mut chart = builder.y_label_area_size(268).build_cartesian_2d(0.0..100.0, rows)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .y_labels(0)
+            .x_desc(axis)
+            .light_line_style(WHITE)
+            .bold_line_style(RGBColor(225, 225, 225))
+            .x_label_formatter(&number)
+            .axis_desc_style(("sans-serif", 15))
+            .label_style(("sans-serif", 13))
+            .draw()?;
+        let text = ("sans-serif", 13).into_font().color(&BLACK);
+        let left = text.pos(Pos::new(HPos::Left, VPos::Center));
+        let right = text.pos(Pos::new(HPos::Right, VPos::Center));
+        let mut top = f64::from(pitch) * groups.len() as f64;
+        for group in groups {
+            let middle = chart.backend_coord(&(0.0, top - f64::from(pitch) / 2.0));
+            area.draw(&Text::new(&*group.name, (middle.0 - 8, middle.1), right.clone()))?;
+            for bar in &group.bars {
+                let upper = top - 7.0 - f64::from(THICKNESS) * bar.series as f64;
+                let lower = upper - f64::from(THICKNESS) + 2.0;
+                let colour = series[bar.series].1;
+                let corners = [(0.0, upper), (bar.percent, lower)];
+                chart.draw_series([Rectangle::new(corners, colour.filled())])?;
+                let end = chart.backend_coord(&(bar.percent, (upper + lower) / 2.0));
+                area.draw(&Text::new(&*bar.label, (end.0 + 5, end.1), left.clone()))?;
+            }
+            top -= f64::from(pitch);
+        }
+        // The legend is above the bars.
+        let mut x = chart.backend_coord(&(0.0, 0.0)).0;
+        for (name, colour) in series {
+            area.draw(&Rectangle::new([(x, 13), (x + 12, 23)], colour.filled()))?;
+            area.draw(&Text::new(*name, (x + 18, 18), left.clone()))?;
+            x += 40 + 7 * name.len() as i32;
         }
         area.present()?;
     }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::results::Results;
-use crate::balancer::Product;
+use crate::balancer_spec::Product;
 use crate::ceiling;
 use crate::measure::Step;
 use crate::performance::knee;
 use crate::plan::SERVER;
-use crate::redundancy::FaultResult;
+use crate::redundancy::{DownloadStats, FaultResult};
 
 /// A statement about the measurements, and whether it holds.
 pub(crate) struct Claim {
@@ -21,14 +21,15 @@ pub(crate) fn claims(results: &Results) -> Vec<Claim> {
     throughput(results, &mut claims);
     loss_and_time(results, &mut claims);
     limits(results, &mut claims);
-    let ours = results.redundancy.outcomes.iter().filter(|outcome| outcome.product == Product::Lvs);
-    claims.extend(ours.map(redundancy));
+    let ours = results.redundancy.iter().filter(|outcome| outcome.product != Product::Haproxy);
+    claims.extend(ours.clone().map(redundancy));
+    claims.extend(ours.filter_map(downloads));
     claims
 }
 
 /// Compares the knees of clusters with theory.
 fn throughput(results: &Results, claims: &mut Vec<Claim>) {
-    for (product, servers) in results.plan.clusters() {
+    for (product, servers) in results.plan.clusters.iter().copied() {
         let Some(knee) = knee(&results.performance, product, servers) else { continue };
         let theory = SERVER.capacity() * f64::from(servers);
         let deviation = knee / theory - 1.0;
@@ -58,7 +59,7 @@ fn loss_and_time(results: &Results, claims: &mut Vec<Claim>) {
     let is_in_range = |load: f64| (1.5..=3.0).contains(&(load / SERVER.capacity()));
     let Some(alone) = find(None, 1).find(|step| is_in_range(step.offered)) else { return };
     let is_same_load = |step: &&Step| step.offered == alone.offered;
-    let Some(four) = find(Some(Product::Lvs), 4).find(is_same_load) else { return };
+    let Some(four) = find(Some(Product::LvsProxy), 4).find(is_same_load) else { return };
     let [(one_seen, one_cpu), (four_seen, four_cpu)] =
         [alone, four].map(|step| (&step.stats, &step.cpu));
     let offered = alone.offered;
@@ -93,7 +94,9 @@ fn loss_and_time(results: &Results, claims: &mut Vec<Claim>) {
 
 /// Returns the highest rates with servers that answer at once, and what limits them.
 fn limits(results: &Results, claims: &mut Vec<Claim>) {
-    for (product, rates) in results.plan.ceilings().map(|product| (product, &results.ceiling)) {
+    for (product, rates) in
+        results.plan.ceilings.iter().copied().map(|product| (product, &results.ceiling))
+    {
         let name = product.map_or("one server alone", Product::name);
         let held = ceiling::held(rates, product).map_or(0.0, |rate| rate.offered);
         let limit = match ceiling::too_much(rates, product) {
@@ -125,5 +128,28 @@ fn redundancy(outcome: &FaultResult) -> Claim {
             millis(outcome.loss_time()),
         ),
     };
-    Claim { text: format!("{}: {text}", outcome.fault.name()), holds: outcome.is_within_bound() }
+    let (product, fault) = (outcome.product.name(), outcome.fault.name());
+    Claim { text: format!("{product}: {fault}: {text}"), holds: outcome.is_within_bound() }
+}
+
+/// Checks that downloads go on: with the packet engine after each failure, and with the proxy engine,
+/// whose connections end with the director, after that of a server.
+fn downloads(outcome: &FaultResult) -> Option<Claim> {
+    let (product, fault) = (outcome.product, outcome.fault);
+    if product != Product::LvsPacket && !fault.is_of_server() {
+        return None;
+    }
+    let DownloadStats { under_way, can_survive, survived } = outcome.downloads;
+    let from = match fault.fails_server() {
+        true => format!("{can_survive} from the other servers, of {under_way} under way"),
+        false => format!("{under_way} under way"),
+    };
+    Some(Claim {
+        text: format!(
+            "{}: {}: {survived} downloads survive of {from}",
+            product.name(),
+            fault.name()
+        ),
+        holds: can_survive > 0 && survived == can_survive,
+    })
 }

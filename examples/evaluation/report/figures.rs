@@ -1,10 +1,11 @@
 //! The charts of the report.
 
 use plotters::prelude::SeriesLabelPosition;
+use plotters::style::RGBColor;
 
-use super::chart::{Axes, COLOURS, Series, lines};
+use super::chart::{Axes, Bar, BarGroup, COLOURS, Series, bars, lines};
 use super::results::Results;
-use crate::balancer::Product;
+use crate::balancer_spec::Product;
 use crate::fault::Fault;
 use crate::measure::{RequestRecord, Step};
 use crate::plan::SERVER;
@@ -24,17 +25,18 @@ fn over_load(
     let loads: Vec<_> = results.plan.loads.iter().map(|load| load * SERVER.capacity()).collect();
     let max_load = loads.last().copied().unwrap_or(1.0);
     let mut series = Vec::new();
-    let largest = results.plan.clusters().map(|(_, servers)| servers).max().unwrap_or(1);
+    let largest =
+        results.plan.clusters.iter().copied().map(|(_, servers)| servers).max().unwrap_or(1);
     if let Some(theory) = theory {
         for servers in [1, largest] {
             let steps = (1..=80).map(|step| max_load * f64::from(step) / 80.0);
             let points = steps.map(|load| (load, theory(servers, load))).collect();
             let name = format!("theory: {servers}, shared backlog");
-            series.push(Series { name, colour: COLOURS[5], is_dashed: true, points });
+            series.push(Series { name, colour: COLOURS[5], dashes: Some((5, 4)), points });
         }
     }
-    for (product, servers) in results.plan.clusters() {
-        // One colour for each number of servers; HAProxy's lines are dashed.
+    for (product, servers) in results.plan.clusters.iter().copied() {
+        // One colour for each number of servers, and one kind of line for each product.
         let colour = COLOURS[servers as usize - 1];
         let steps = results
             .performance
@@ -48,8 +50,12 @@ fn over_load(
             None => "one server alone".to_owned(),
             Some(product) => format!("{servers} behind {}", product.name()),
         };
-        let is_dashed = product == Some(Product::Haproxy);
-        series.push(Series { name, colour, is_dashed, points });
+        let dashes = match product {
+            None | Some(Product::LvsProxy) => None,
+            Some(Product::LvsPacket) => Some((2, 3)),
+            Some(Product::Haproxy) => Some((9, 4)),
+        };
+        series.push(Series { name, colour, dashes, points });
     }
     let min = if is_log { 1.0 } else { 0.0 };
     let legend = SeriesLabelPosition::UpperLeft;
@@ -86,17 +92,53 @@ pub(crate) fn tail(results: &Results) -> Result<String, Error> {
     over_load(results, axis, |step| step.stats.p99_ms, None)
 }
 
-pub(crate) fn cpu(results: &Results, of_servers: bool) -> Result<String, Error> {
-    let value: Value = match of_servers {
-        true => |step| 100.0 * step.cpu.server,
-        false => |step| 100.0 * step.cpu.director,
+/// The processes whose CPU utilization a chart shows.
+#[derive(Clone, Copy)]
+pub(crate) enum Processes {
+    Server,
+    Balancer,
+    All,
+}
+
+pub(crate) fn cpu(results: &Results, processes: Processes) -> Result<String, Error> {
+    let (name, value): (_, Value) = match processes {
+        Processes::Server => ("each server", |step| 100.0 * step.cpu.server),
+        Processes::Balancer => ("the balancer's process", |step| 100.0 * step.cpu.director),
+        Processes::All => ("all processes", |step| 100.0 * step.cpu.cluster),
     };
     let max = results.performance.iter().map(value).fold(1.0, f64::max);
-    let name = match of_servers {
-        true => "CPU of each server, in percent of a processor",
-        false => "CPU of the balancer, in percent of a processor",
-    };
-    over_load(results, (name, max * 1.15, false), value, None)
+    let name = format!("CPU of {name}, in percent of a processor");
+    over_load(results, (&name, max * 1.15, false), value, None)
+}
+
+/// Draws the fraction of downloads that survived each failure.
+pub(crate) fn downloads(outcomes: &[FaultResult]) -> Result<String, Error> {
+    let is_measured =
+        |product: &Product| outcomes.iter().any(|outcome| outcome.product == *product);
+    let products = Product::ALL.into_iter().filter(is_measured).collect::<Vec<_>>();
+    let faults = Fault::ALL.into_iter().map(|fault| {
+        let bars = outcomes.iter().filter(|outcome| outcome.fault == fault).filter_map(|outcome| {
+            let downloads = &outcome.downloads;
+            Some(Bar {
+                series: products.iter().position(|product| *product == outcome.product)?,
+                percent: 100.0 * downloads.share(),
+                label: format!("{} of {}", downloads.survived, downloads.can_survive),
+            })
+        });
+        BarGroup { name: fault.short_name().to_owned(), bars: bars.collect() }
+    });
+    let series = products.iter().map(|product| (product.pair_name(), colour(*product)));
+    let groups = faults.filter(|group| !group.bars.is_empty()).collect::<Vec<_>>();
+    bars("downloads that survived, in percent", &series.collect::<Vec<_>>(), &groups)
+}
+
+/// Returns the colour of a product where there is one line or bar for each.
+fn colour(product: Product) -> RGBColor {
+    match product {
+        Product::LvsProxy => COLOURS[3],
+        Product::LvsPacket => COLOURS[2],
+        Product::Haproxy => COLOURS[0],
+    }
 }
 
 /// The value of the requests of a time bin that a chart shows.
@@ -144,21 +186,17 @@ fn time_line(
             let (from, value) = (FROM + bin as f64 * BIN, bin_value(requests));
             [(from, value), (from + BIN, value)]
         });
-        let (name, colour) = match outcome.product {
-            Product::Lvs => ("lvs", COLOURS[3]),
-            Product::Haproxy => ("keepalived and HAProxy", COLOURS[0]),
-        };
-        let points = steps.collect();
-        series.push(Series { name: name.to_owned(), colour, is_dashed: false, points });
+        let (name, colour) = (outcome.product.pair_name().to_owned(), colour(outcome.product));
+        series.push(Series { name, colour, dashes: None, points: steps.collect() });
     }
     let mark = |at: f64, name: &str, colour| Series {
         name: name.to_owned(),
         colour,
-        is_dashed: true,
+        dashes: Some((5, 4)),
         points: vec![(at, min), (at, max)],
     };
     series.push(mark(0.0, "failure", COLOURS[5]));
-    series.push(mark(fault.bound().as_secs_f64(), "bound", COLOURS[2]));
+    series.push(mark(fault.bound().as_secs_f64(), "bound", COLOURS[4]));
     let (x, y) = (("seconds since the failure", FROM, TO), (name, min, max));
     let axes = Axes { x, y, is_log, legend: SeriesLabelPosition::LowerRight };
     lines(&axes, &series)

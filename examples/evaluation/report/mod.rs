@@ -1,4 +1,4 @@
-//! The report: an HTML page, CSV files, and a summary for the terminal.
+//! The report: an HTML page, CSV files, some charts as SVG files, and a summary for the terminal.
 
 mod chart;
 mod claims;
@@ -16,6 +16,9 @@ use crate::process::Error;
 /// Writes the report into a folder.
 pub(crate) fn write(results: &Results, folder: &Path) -> Result<(), Error> {
     std::fs::write(folder.join("report.html"), page::page(results)?)?;
+    for (name, svg) in page::charts(results)? {
+        std::fs::write(folder.join(name), svg)?;
+    }
     tables::write(results, folder)
 }
 
@@ -26,7 +29,7 @@ pub(crate) fn summary(results: &Results) -> String {
         let mark = if claim.holds { "ok   " } else { "FAIL " };
         text += &format!("{mark}{}\n", claim.text);
     }
-    if let Some(left_out) = results.redundancy.left_out {
+    for left_out in &results.plan.left_out {
         text += &format!("{left_out}\n");
     }
     text

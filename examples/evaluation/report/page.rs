@@ -4,17 +4,21 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use super::claims::claims;
-use super::figures;
+use super::figures::{self, Processes};
 use super::results::Results;
-use crate::balancer::{ADVERT, CHECK, Product};
+use crate::balancer_spec::{ADVERT, CHECK, Product};
 use crate::ceiling;
+use crate::downloads;
 use crate::fault::Fault;
 use crate::measure::{Busiest, Cpu, RequestStats};
 use crate::plan::{CLIENT_TIMEOUT, SERVER, WORK};
 use crate::process::{Error, describe};
-use crate::redundancy::RATE;
+use crate::redundancy::{self, DownloadStats, RATE};
 use crate::schedulers;
 use crate::server::BODY;
+
+const THROUGHPUT: &str = "Throughput: answers a second over requests a second";
+const DOWNLOADS: &str = "Long downloads that survive a failure";
 
 pub(super) fn page(results: &Results) -> Result<String, Error> {
     let mut page = String::new();
@@ -34,6 +38,9 @@ pub(super) fn page(results: &Results) -> Result<String, Error> {
         escaped(&describe()),
         results.duration.as_secs()
     )?;
+    for left_out in &results.plan.left_out {
+        write!(page, "<p><b>{}</b></p>", escaped(left_out))?;
+    }
     write_claims(&mut page, results)?;
     performance(&mut page, results)?;
     scheduling(&mut page, results)?;
@@ -41,6 +48,21 @@ pub(super) fn page(results: &Results) -> Result<String, Error> {
     redundancy(&mut page, results)?;
     page += "</main></html>\n";
     Ok(page)
+}
+
+/// Returns the charts that are files of their own, by their names.
+pub(super) fn charts(results: &Results) -> Result<Vec<(&'static str, String)>, Error> {
+    let outcomes = &results.redundancy;
+    let mut charts = vec![("throughput.svg", labelled(&figures::throughput(results)?, THROUGHPUT))];
+    if !outcomes.is_empty() {
+        charts.push(("downloads.svg", labelled(&figures::downloads(outcomes)?, DOWNLOADS)));
+    }
+    let killed = Fault::DirectorKilled;
+    if outcomes.iter().any(|outcome| outcome.fault == killed) {
+        let svg = figures::answered(outcomes, killed)?;
+        charts.push(("director-killed.svg", labelled(&svg, killed.name())));
+    }
+    Ok(charts)
 }
 
 fn write_claims(page: &mut String, results: &Results) -> Result<(), Error> {
@@ -56,6 +78,13 @@ fn write_claims(page: &mut String, results: &Results) -> Result<(), Error> {
 fn performance(page: &mut String, results: &Results) -> Result<(), Error> {
     let (workers, backlog) = (SERVER.workers, SERVER.backlog);
     let service = SERVER.service.as_millis();
+    let place = match results.plan.is_in_namespaces {
+        true => {
+            "They run in network namespaces: clients on one network, servers on another, and the balancer \
+             on both. A server alone is reached by the director's machine as a router."
+        }
+        false => "They run on loopback, because network namespaces need root.",
+    };
     write!(
         page,
         "<h2>Performance</h2><p>Each real server is a process with {workers} workers. The service time of a \
@@ -65,7 +94,12 @@ fn performance(page: &mut String, results: &Results) -> Result<(), Error> {
          random moments (Poisson), each on a connection of its own, whether or not earlier requests were \
          answered. A client waits {} ms for an answer; response times count from the moment at which a \
          request was due. Each step is measured for {:.1} s. Servers, balancer and clients share this \
-         machine.</p>\
+         machine. {place}</p>\
+         <p>The kernel's work for packets is in the CPU time of the task that it interrupts: that of the \
+         packet engine is in the time of clients and servers, not of the director. Balancers are compared \
+         by the CPU time of all processes together, with the kernel's threads for software interrupts \
+         (ksoftirqd), and with that of a server alone. It has no time of other programs of this machine; \
+         that of the whole machine has.</p>\
          <p>Theory is the queue M/M/c/K: Erlang's formula for workers with a backlog. The throughput at \
          which a cluster saturates is the mean over the steps whose load is at least a seventh above the \
          capacity of its servers.</p>",
@@ -75,11 +109,7 @@ fn performance(page: &mut String, results: &Results) -> Result<(), Error> {
         results.plan.step.as_secs_f64()
     )?;
     *page += "<div class=\"charts\">";
-    figure(
-        page,
-        &figures::throughput(results)?,
-        "Throughput: answers a second over requests a second",
-    )?;
+    figure(page, &figures::throughput(results)?, THROUGHPUT)?;
     figure(
         page,
         &figures::loss(results)?,
@@ -95,8 +125,21 @@ fn performance(page: &mut String, results: &Results) -> Result<(), Error> {
         &figures::tail(results)?,
         "99th percentile of the response time of answered requests (logarithmic axis)",
     )?;
-    figure(page, &figures::cpu(results, true)?, "CPU utilization of each real server")?;
-    figure(page, &figures::cpu(results, false)?, "CPU utilization of the balancer")?;
+    figure(
+        page,
+        &figures::cpu(results, Processes::All)?,
+        "CPU utilization of balancer, servers and clients together, with the kernel's work for packets",
+    )?;
+    figure(
+        page,
+        &figures::cpu(results, Processes::Server)?,
+        "CPU utilization of each real server",
+    )?;
+    figure(
+        page,
+        &figures::cpu(results, Processes::Balancer)?,
+        "CPU utilization of the balancer's process: most work of the packet engine is not in it",
+    )?;
     *page += "</div>";
     let heads = [&["", "servers", "offered/s"], &STATS[..], &CPU[..]].concat();
     let rows = results.performance.iter().map(|point| {
@@ -180,20 +223,25 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
     write!(
         page,
         "<h2>Redundancy</h2><p>{RATE:.0} requests a second to four servers through the active of two \
-         directors, each in a network namespace of its own, with clients and servers in a third. Servers \
+         directors, each in a network namespace of its own, as clients and servers are. Servers \
          are checked every {} ms, and two failed checks take a server down; directors send advertisements \
          every {} ms. The bound of the loss time is, for a server, the time until two checks have failed; \
          for a director, VRRP's master down interval: three advertisement intervals and the skew time. A \
          lost request counts by the moment at which it was due. Requests under way on a failed server or \
          director are lost with any balancer. A restarted director listens before it takes over; its loss \
-         time counts from the first lost request.</p>",
+         time counts from the first lost request.</p>\
+         <p>{} long downloads are under way at each failure, begun {:.1} s before it. A download survives \
+         if every octet comes in order until the end of the run, {} s after the failure. Those from a \
+         server that fails are not counted, because no balancer can save them. Directors with the packet \
+         engine tell each other of their flows, by their <code>[sync]</code> table. CPU is that of the \
+         director's process.</p>",
         CHECK.as_millis(),
-        ADVERT.as_millis()
+        ADVERT.as_millis(),
+        downloads::COUNT,
+        redundancy::BEGUN_BEFORE.as_secs_f64(),
+        redundancy::AFTER.as_secs()
     )?;
-    if let Some(left_out) = results.redundancy.left_out {
-        write!(page, "<p><b>{left_out}</b></p>")?;
-    }
-    let outcomes = &results.redundancy.outcomes;
+    let outcomes = &results.redundancy;
     let heads = [
         "",
         "",
@@ -211,22 +259,28 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
         "p99.9 ms",
         "active CPU",
         "standby CPU",
+        "downloads",
+        "could survive",
+        "survived",
     ];
     let rows = outcomes.iter().map(|outcome| {
         let stats = &outcome.stats;
         let counts =
             [outcome.lost_count() as u64, stats.refused, stats.reset, stats.timed_out, stats.wrong];
         let times = [outcome.gap(), outcome.last_loss(), outcome.fault.bound()];
-        let mut row = vec![outcome.fault.name().to_owned(), pair(outcome.product).to_owned()];
+        let mut row = vec![outcome.fault.name().to_owned(), outcome.product.pair_name().to_owned()];
         row.extend(counts.map(|count| count.to_string()));
         row.extend(times.map(|time| time.as_millis().to_string()));
         row.push(format!("{:.0}", stats.answered));
         row.extend([stats.p50_ms, stats.p99_ms, stats.p999_ms].map(time));
         row.extend(outcome.cpu.map(percent));
+        let DownloadStats { under_way, can_survive, survived } = outcome.downloads;
+        row.extend([under_way, can_survive, survived].map(|count| count.to_string()));
         row
     });
     table(page, "All failures", &heads, rows, true)?;
     *page += "<div class=\"charts\">";
+    figure(page, &figures::downloads(outcomes)?, DOWNLOADS)?;
     for fault in Fault::ALL {
         if outcomes.iter().any(|outcome| outcome.fault == fault) {
             let name = fault.name();
@@ -239,16 +293,10 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
     Ok(())
 }
 
-fn pair(product: Product) -> &'static str {
-    match product {
-        Product::Lvs => "lvs",
-        Product::Haproxy => "keepalived, HAProxy",
-    }
-}
-
 const STATS: [&str; 9] =
     ["answers/s", "MB/s", "lost", "mean ms", "p50", "p90", "p99", "p99.9", "clients late"];
-const CPU: [&str; 4] = ["balancer CPU", "each server CPU", "clients CPU", "machine CPU"];
+const CPU: [&str; 5] =
+    ["balancer CPU", "each server CPU", "clients CPU", "all processes CPU", "machine CPU"];
 
 fn stats(stats: &RequestStats) -> Vec<String> {
     let mut cells = vec![format!("{:.0}", stats.answered), format!("{:.1}", stats.megabytes)];
@@ -260,7 +308,7 @@ fn stats(stats: &RequestStats) -> Vec<String> {
 }
 
 fn cpu(cpu: &Cpu) -> Vec<String> {
-    [cpu.director, cpu.server, cpu.clients, cpu.machine].map(percent).to_vec()
+    [cpu.director, cpu.server, cpu.clients, cpu.cluster, cpu.machine].map(percent).to_vec()
 }
 
 fn percent(part: f64) -> String {
@@ -273,10 +321,13 @@ fn time(millis: f64) -> String {
 }
 
 fn figure(page: &mut String, svg: &str, caption: &str) -> Result<(), Error> {
-    let caption = escaped(caption);
-    // For screen readers.
-    let svg = svg.replace("<svg ", &format!("<svg role=\"img\" aria-label=\"{caption}\" "));
-    Ok(write!(page, "<figure><figcaption>{caption}</figcaption>{svg}</figure>")?)
+    let svg = labelled(svg, caption);
+    Ok(write!(page, "<figure><figcaption>{}</figcaption>{svg}</figure>", escaped(caption))?)
+}
+
+/// Returns a chart with a label for screen readers.
+fn labelled(svg: &str, label: &str) -> String {
+    svg.replace("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(label)))
 }
 
 fn table(

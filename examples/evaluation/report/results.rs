@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::measure::Step;
 use crate::plan::Plan;
-use crate::redundancy::Redundancy;
+use crate::redundancy::FaultResult;
 use crate::schedulers::SchedulerResult;
 
 /// The measurements of a run.
@@ -13,6 +13,6 @@ pub(crate) struct Results {
     pub(crate) performance: Vec<Step>,
     pub(crate) schedulers: Vec<SchedulerResult>,
     pub(crate) ceiling: Vec<Step>,
-    pub(crate) redundancy: Redundancy,
+    pub(crate) redundancy: Vec<FaultResult>,
     pub(crate) duration: Duration,
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::results::Results;
-use crate::balancer::Product;
+use crate::balancer_spec::Product;
 use crate::measure::{Cpu, RequestStats};
 use crate::process::Error;
+use crate::redundancy::DownloadStats;
 
 /// The columns of request statistics.
 const STATS: [&str; 14] = [
@@ -24,12 +25,13 @@ const STATS: [&str; 14] = [
     "p999_ms",
     "late_p99_ms",
 ];
-/// The columns of CPU utilization: of processes, in processors; of the machine, as a fraction of all
-/// processors; and of the busiest thread of each kind of process.
-const CPU: [&str; 7] = [
+/// The columns of CPU utilization: of processes, each kind alone and all together, in processors; of the
+/// machine, as a fraction of all processors; and of the busiest thread of each kind of process.
+const CPU: [&str; 8] = [
     "director_cpu",
     "server_cpu",
     "clients_cpu",
+    "cluster_cpu",
     "machine_busy",
     "director_thread",
     "server_thread",
@@ -56,16 +58,21 @@ pub(super) fn write(results: &Results, folder: &Path) -> Result<(), Error> {
     let own = ["whose", "rule", "share_1", "share_2", "share_3", "share_4"];
     table(folder, "schedulers.csv", &own, &[&STATS, &CPU], rows)?;
 
-    let outcomes = &results.redundancy.outcomes;
+    let outcomes = &results.redundancy;
     let rows = outcomes.iter().map(|outcome| {
         let fault = outcome.fault;
         let times = [outcome.gap(), outcome.last_loss(), fault.bound()];
         let times = times.map(|time| three(time.as_secs_f64() * 1e3));
         let own = [&[name(Some(outcome.product)), fault.name().to_owned()], &times[..]].concat();
-        [own, stats(&outcome.stats), outcome.cpu.map(three).to_vec()].concat()
+        let DownloadStats { under_way, can_survive, survived } = outcome.downloads;
+        let downloads = [under_way, can_survive, survived].map(|count| count.to_string());
+        let cpu = outcome.cpu.map(three);
+        [own, stats(&outcome.stats), cpu.to_vec(), downloads.to_vec()].concat()
     });
     let own = ["whose", "fault", "gap_ms", "last_lost_ms", "promise_ms"];
-    table(folder, "redundancy.csv", &own, &[&STATS, &["active_cpu", "standby_cpu"]], rows)?;
+    let downloads = ["downloads", "downloads_can_survive", "downloads_survived"];
+    let more: [&[_]; 3] = [&STATS, &["active_cpu", "standby_cpu"], &downloads];
+    table(folder, "redundancy.csv", &own, &more, rows)?;
 
     let rows = outcomes.iter().flat_map(|outcome| {
         outcome.requests.iter().map(move |request| {
@@ -111,9 +118,9 @@ fn stats(stats: &RequestStats) -> Vec<String> {
 }
 
 fn cpu(cpu: &Cpu) -> Vec<String> {
-    let Cpu { director, server, clients, machine, busiest } = cpu;
+    let Cpu { director, server, clients, cluster, machine, busiest } = cpu;
     let busiest = [busiest.director, busiest.server, busiest.clients];
-    [&[*director, *server, *clients, *machine], &busiest[..]]
+    [&[*director, *server, *clients, *cluster, *machine], &busiest[..]]
         .concat()
         .into_iter()
         .map(three)
