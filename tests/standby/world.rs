@@ -124,11 +124,8 @@ impl World {
     /// Starts a director in a namespace.
     pub(crate) fn director(&self, side: &str, config: &str) -> Process {
         let file = self.file(&format!("{side}.toml"), &format!("drain_timeout = \"0s\"\n{config}"));
-        // Cargo builds the program for tests, and not for the evaluation, which has this file too.
-        let Some(program) = option_env!("CARGO_BIN_EXE_lvs") else {
-            panic!("only tests start a director by this function");
-        };
-        self.start(side, "director", Path::new(program), &["run", "--config", &file])
+        let program = Path::new(env!("CARGO_BIN_EXE_lvs"));
+        self.start(side, "director", program, &["run", "--config", &file])
     }
 
     /// Starts real servers in the namespace of the clients, which answer with their names.

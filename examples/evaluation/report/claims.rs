@@ -21,6 +21,7 @@ pub(crate) fn claims(results: &Results) -> Vec<Claim> {
     throughput(results, &mut claims);
     loss_and_time(results, &mut claims);
     limits(results, &mut claims);
+    claims.extend(cost(results));
     let ours = results.redundancy.iter().filter(|outcome| outcome.product != Product::Haproxy);
     claims.extend(ours.clone().map(redundancy));
     claims.extend(ours.filter_map(downloads));
@@ -114,6 +115,31 @@ fn limits(results: &Results, claims: &mut Vec<Claim>) {
             holds: held > 0.0,
         });
     }
+}
+
+/// Compares the CPU time of all processes at the highest rate that holds with every balancer.
+fn cost(results: &Results) -> Option<Claim> {
+    let ceilings = &results.plan.ceilings;
+    let step = |product, rate: f64| {
+        let mut steps = results.ceiling.iter().filter(|step| ceiling::holds(step));
+        steps.find(|step| step.product == product && step.offered == rate)
+    };
+    let mut rates = results.plan.rates.iter().copied().rev();
+    let rate = rates.find(|rate| ceilings.iter().all(|product| step(*product, *rate).is_some()))?;
+    let cpu = |product| step(product, rate).map_or(f64::NAN, |step| step.cpu.cluster);
+    let shares = ceilings.iter().map(|product| {
+        let name = product.map_or("without a balancer", Product::name);
+        format!("{:.0} % ({name})", 100.0 * cpu(*product))
+    });
+    let [packet, proxy] = [Product::LvsPacket, Product::LvsProxy].map(|product| cpu(Some(product)));
+    Some(Claim {
+        text: format!(
+            "at {rate:.0} requests a second to servers that answer at once, balancer, servers and clients \
+             together use, in percent of a processor: {}",
+            shares.collect::<Vec<_>>().join(", ")
+        ),
+        holds: packet.is_nan() || packet < proxy,
+    })
 }
 
 fn redundancy(outcome: &FaultResult) -> Claim {
