@@ -26,7 +26,9 @@ impl Available {
     pub(crate) fn find(folder: &Path) -> Self {
         let in_namespaces = namespaces::can_run(&["ip"]);
         let packet = match in_namespaces {
-            true => try_packet_engine(folder).err().map(|error| error.to_string()),
+            true => {
+                try_packet_engine(folder).err().map(|error| error.to_string().trim().to_owned())
+            }
             false => Some("it needs root, for network namespaces".to_owned()),
         };
         let missing =

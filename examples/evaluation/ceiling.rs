@@ -14,6 +14,8 @@ use crate::process::Error;
 const MAX_ATTEMPTS: usize = 3;
 /// The utilization below which a resource is not the limit.
 const BUSY: f64 = 0.8;
+/// The utilization by other programs of the machine above which a limit is said to be theirs too.
+const OTHERS: f64 = 0.1;
 
 pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
@@ -62,7 +64,15 @@ pub(crate) fn limit(step: &Step) -> String {
     ];
     let busiest = parts.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
     match busiest.filter(|(_, utilization)| *utilization >= BUSY) {
-        Some((name, utilization)) => format!("{name}, {:.0} % busy", 100.0 * utilization),
+        Some((name, utilization)) => {
+            let limit = format!("{name}, {:.0} % busy", 100.0 * utilization);
+            match cpu.others {
+                others if others > OTHERS => {
+                    format!("{limit}; other programs use {:.0} % of the machine", 100.0 * others)
+                }
+                _ => limit,
+            }
+        }
         None => format!("unknown: nothing is {:.0} % busy", 100.0 * BUSY),
     }
 }

@@ -162,8 +162,10 @@ impl Clocks {
             threads.fold(0.0, f64::max)
         });
         let busiest = Busiest { director: busiest[0], server: busiest[1], clients: busiest[2] };
-        let machine = (1.0 - share(self.idle, before.idle) / processors()?).max(0.0);
-        Ok(Cpu { director, server, clients, cluster, machine, busiest })
+        let processors = processors()?;
+        let machine = (1.0 - share(self.idle, before.idle) / processors).max(0.0);
+        let others = (machine - cluster / processors).max(0.0);
+        Ok(Cpu { director, server, clients, cluster, machine, others, busiest })
     }
 }
 

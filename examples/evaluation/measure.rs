@@ -137,6 +137,8 @@ pub(crate) struct Cpu {
     /// The fraction of the time in which the machine's processors were not idle, with the kernel's
     /// own work and time that the hypervisor took.
     pub(crate) machine: f64,
+    /// The fraction of the processors' time that other programs of the machine used.
+    pub(crate) others: f64,
     pub(crate) busiest: Busiest,
 }
 

@@ -232,10 +232,14 @@ fn fail(site: &Site<'_>, fault: Fault) -> Result<FaultResult, Error> {
     let is_restart = fault == Fault::DirectorRestarted;
     let standby = network.map(|_| site.director(1)).transpose()?;
     let mut active = (!is_restart).then(|| site.director(0)).transpose()?;
-    match is_restart {
-        true => site.settle(second, None)?,
-        false => site.settle(first, network.map(|_| second))?,
-    }
+    let settled = match is_restart {
+        true => site.settle(second, None),
+        false => site.settle(first, network.map(|_| second)),
+    };
+    settled.map_err(|error| {
+        let logs = [&active, &standby].into_iter().flatten().map(|it| it.proxy().log_text());
+        format!("{error}: {}", logs.collect::<String>())
+    })?;
 
     let outputs = ["downloads.csv", "asked.csv"].map(|name| site.folder.join(name));
     let mut clients = site.clients(outputs.each_ref().map(|path| &**path))?;

@@ -16,14 +16,18 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
+impl Series {
+    fn style(&self) -> ShapeStyle {
+        self.colour.stroke_width(2)
+    }
+}
+
 /// The axes of a chart: their names and ranges.
 pub(crate) struct Axes<'a> {
     pub(crate) x: (&'a str, f64, f64),
     pub(crate) y: (&'a str, f64, f64),
     /// Whether the y axis is logarithmic.
     pub(crate) is_log: bool,
-    /// The position of the legend.
-    pub(crate) legend: SeriesLabelPosition,
 }
 
 /// Colours that are distinct for colour-blind readers too (Okabe and Ito).
@@ -36,7 +40,9 @@ pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(90, 90, 90),
 ];
 
-const SIZE: (u32, u32) = (720, 380);
+const SIZE: (u32, u32) = (860, 380);
+/// The width of the legend of a line chart.
+const LEGEND: u32 = 200;
 
 /// Draws a line chart as SVG.
 pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error> {
@@ -45,7 +51,7 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error>
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let mut builder = ChartBuilder::on(&area);
-        builder.margin(12).margin_right(24).x_label_area_size(44).y_label_area_size(64);
+        builder.margin(12).margin_right(LEGEND).x_label_area_size(44).y_label_area_size(64);
         let ((x_name, x_min, x_max), (y_name, y_min, y_max)) = (axes.x, axes.y);
         // Linear and logarithmic axes have different types.
         macro_rules! draw {
@@ -63,35 +69,35 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error>
                     .label_style(("sans-serif", 13))
                     .draw()?;
                 for line in series {
-                    let Series { name, colour, dashes, points } = line;
-                    let style = colour.stroke_width(2);
-                    let points = points.iter().copied();
-                    let legend = move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style);
-                    if let Some((dash, gap)) = *dashes {
-                        let line = DashedLineSeries::new(points, dash, gap, style);
-                        chart.draw_series(line)?.label(name).legend(move |(x, y)| {
-                            let points = [(x, y), (x + 22, y)];
-                            DashedPathElement::new(points.into_iter(), dash, gap, style)
-                        });
-                    } else {
-                        chart
-                            .draw_series(LineSeries::new(points, style))?
-                            .label(name)
-                            .legend(legend);
-                    }
+                    let points = line.points.iter().copied();
+                    match line.dashes {
+                        Some((dash, gap)) => chart.draw_series(DashedLineSeries::new(
+                            points,
+                            dash,
+                            gap,
+                            line.style(),
+                        ))?,
+                        None => chart.draw_series(LineSeries::new(points, line.style()))?,
+                    };
                 }
-                chart
-                    .configure_series_labels()
-                    .position(axes.legend.clone())
-                    .background_style(WHITE.mix(0.85))
-                    .border_style(RGBColor(210, 210, 210))
-                    .label_font(("sans-serif", 13))
-                    .draw()?;
             }};
         }
         match axes.is_log {
             true => draw!((y_min..y_max).log_scale()),
             false => draw!(y_min..y_max),
+        }
+        // The legend is beside the plot, where it hides no line.
+        let x = (SIZE.0 - LEGEND) as i32 + 14;
+        for (line, y) in series.iter().zip((24..).step_by(20)) {
+            let points = [(x, y), (x + 24, y)];
+            match line.dashes {
+                Some((dash, gap)) => {
+                    let points = points.into_iter();
+                    area.draw(&DashedPathElement::new(points, dash, gap, line.style()))?;
+                }
+                None => area.draw(&PathElement::new(points, line.style()))?,
+            }
+            area.draw(&Text::new(&*line.name, (x + 32, y), label(HPos::Left)))?;
         }
         area.present()?;
     }
@@ -139,13 +145,10 @@ pub(crate) fn bars(
             .axis_desc_style(("sans-serif", 15))
             .label_style(("sans-serif", 13))
             .draw()?;
-        let text = ("sans-serif", 13).into_font().color(&BLACK);
-        let left = text.pos(Pos::new(HPos::Left, VPos::Center));
-        let right = text.pos(Pos::new(HPos::Right, VPos::Center));
         let mut top = f64::from(pitch) * groups.len() as f64;
         for group in groups {
             let middle = chart.backend_coord(&(0.0, top - f64::from(pitch) / 2.0));
-            area.draw(&Text::new(&*group.name, (middle.0 - 8, middle.1), right.clone()))?;
+            area.draw(&Text::new(&*group.name, (middle.0 - 8, middle.1), label(HPos::Right)))?;
             for bar in &group.bars {
                 let upper = top - 7.0 - f64::from(THICKNESS) * bar.series as f64;
                 let lower = upper - f64::from(THICKNESS) + 2.0;
@@ -153,7 +156,7 @@ pub(crate) fn bars(
                 let corners = [(0.0, upper), (bar.percent, lower)];
                 chart.draw_series([Rectangle::new(corners, colour.filled())])?;
                 let end = chart.backend_coord(&(bar.percent, (upper + lower) / 2.0));
-                area.draw(&Text::new(&*bar.label, (end.0 + 5, end.1), left.clone()))?;
+                area.draw(&Text::new(&*bar.label, (end.0 + 5, end.1), label(HPos::Left)))?;
             }
             top -= f64::from(pitch);
         }
@@ -161,12 +164,18 @@ pub(crate) fn bars(
         let mut x = chart.backend_coord(&(0.0, 0.0)).0;
         for (name, colour) in series {
             area.draw(&Rectangle::new([(x, 13), (x + 12, 23)], colour.filled()))?;
-            area.draw(&Text::new(*name, (x + 18, 18), left.clone()))?;
+            area.draw(&Text::new(*name, (x + 18, 18), label(HPos::Left)))?;
             x += 40 + 7 * name.len() as i32;
         }
         area.present()?;
     }
     Ok(svg)
+}
+
+/// Returns the style of a text that begins or ends at a point, and is level with it.
+fn label(horizontal: HPos) -> TextStyle<'static> {
+    let text = ("sans-serif", 13).into_font().color(&BLACK);
+    text.pos(Pos::new(horizontal, VPos::Center))
 }
 
 /// Formats the number of an axis label.

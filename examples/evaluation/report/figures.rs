@@ -1,6 +1,5 @@
 //! The charts of the report.
 
-use plotters::prelude::SeriesLabelPosition;
 use plotters::style::RGBColor;
 
 use super::chart::{Axes, Bar, BarGroup, COLOURS, Series, bars, lines};
@@ -58,9 +57,7 @@ fn over_load(
         series.push(Series { name, colour, dashes, points });
     }
     let min = if is_log { 1.0 } else { 0.0 };
-    let legend = SeriesLabelPosition::UpperLeft;
-    let axes =
-        Axes { x: ("requests a second", 0.0, max_load), y: (name, min, max), is_log, legend };
+    let axes = Axes { x: ("requests a second", 0.0, max_load), y: (name, min, max), is_log };
     lines(&axes, &series)
 }
 
@@ -198,6 +195,5 @@ fn time_line(
     series.push(mark(0.0, "failure", COLOURS[5]));
     series.push(mark(fault.bound().as_secs_f64(), "bound", COLOURS[4]));
     let (x, y) = (("seconds since the failure", FROM, TO), (name, min, max));
-    let axes = Axes { x, y, is_log, legend: SeriesLabelPosition::LowerRight };
-    lines(&axes, &series)
+    lines(&Axes { x, y, is_log }, &series)
 }

@@ -295,8 +295,14 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
 
 const STATS: [&str; 9] =
     ["answers/s", "MB/s", "lost", "mean ms", "p50", "p90", "p99", "p99.9", "clients late"];
-const CPU: [&str; 5] =
-    ["balancer CPU", "each server CPU", "clients CPU", "all processes CPU", "machine CPU"];
+const CPU: [&str; 6] = [
+    "balancer CPU",
+    "each server CPU",
+    "clients CPU",
+    "all processes CPU",
+    "machine CPU",
+    "of other programs",
+];
 
 fn stats(stats: &RequestStats) -> Vec<String> {
     let mut cells = vec![format!("{:.0}", stats.answered), format!("{:.1}", stats.megabytes)];
@@ -308,7 +314,8 @@ fn stats(stats: &RequestStats) -> Vec<String> {
 }
 
 fn cpu(cpu: &Cpu) -> Vec<String> {
-    [cpu.director, cpu.server, cpu.clients, cpu.cluster, cpu.machine].map(percent).to_vec()
+    let processes = [cpu.director, cpu.server, cpu.clients, cpu.cluster];
+    [&processes[..], &[cpu.machine, cpu.others]].concat().into_iter().map(percent).collect()
 }
 
 fn percent(part: f64) -> String {

@@ -26,13 +26,14 @@ const STATS: [&str; 14] = [
     "late_p99_ms",
 ];
 /// The columns of CPU utilization: of processes, each kind alone and all together, in processors; of the
-/// machine, as a fraction of all processors; and of the busiest thread of each kind of process.
-const CPU: [&str; 8] = [
+/// machine and of its other programs, as fractions of all processors; and of the busiest thread of each kind of process.
+const CPU: [&str; 9] = [
     "director_cpu",
     "server_cpu",
     "clients_cpu",
     "cluster_cpu",
     "machine_busy",
+    "others_busy",
     "director_thread",
     "server_thread",
     "clients_thread",
@@ -118,9 +119,9 @@ fn stats(stats: &RequestStats) -> Vec<String> {
 }
 
 fn cpu(cpu: &Cpu) -> Vec<String> {
-    let Cpu { director, server, clients, cluster, machine, busiest } = cpu;
+    let Cpu { director, server, clients, cluster, machine, others, busiest } = cpu;
     let busiest = [busiest.director, busiest.server, busiest.clients];
-    [&[*director, *server, *clients, *cluster, *machine], &busiest[..]]
+    [&[*director, *server, *clients, *cluster, *machine, *others], &busiest[..]]
         .concat()
         .into_iter()
         .map(three)
