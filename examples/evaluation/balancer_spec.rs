@@ -172,3 +172,30 @@ fn vrrp_toml(member: PairMember, interface: &str, (router, address): (u8, &str))
          priority = {priority}\nadvert_interval = \"{advert}ms\"\naddresses = [\"{address}/24\"]\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use lvs::director::DirectorConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_director_accepts_its_configurations() {
+        let address = ([10, 88, 2, 3], 9001).into();
+        let servers = [Real { address, weight: 2, max_connections: Some(4) }];
+        let [machine, peer] = [Machine::FirstDirector, Machine::SecondDirector];
+        let pair = PairMember { machine, peer, priority: 150 };
+        for pair in [None, Some(pair)] {
+            let spec = BalancerSpec {
+                listen: ([10, 88, 1, 100], 80).into(),
+                servers: &servers,
+                scheduler: "wrr",
+                pair,
+                pin_folder: Some("/run/evaluation".into()),
+            };
+            for text in [spec.proxy_toml(), spec.packet_toml()] {
+                DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            }
+        }
+    }
+}

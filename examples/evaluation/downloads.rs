@@ -64,13 +64,45 @@ pub(crate) struct DownloadRecord {
 
 impl DownloadRecord {
     /// Returns whether octets came until a moment.
-    pub(crate) fn is_under_way(&self, at: Duration) -> bool {
+    fn is_under_way(&self, at: Duration) -> bool {
         self.octets > 0 && Duration::from_micros(self.last_us) + SILENCE >= at
     }
 
     /// Returns whether all octets came in order until the end of the run.
-    pub(crate) fn is_complete(&self, end: Duration) -> bool {
+    fn is_complete(&self, end: Duration) -> bool {
         self.is_open && self.is_under_way(end)
+    }
+}
+
+/// The long downloads that were under way when something failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct DownloadStats {
+    /// All, with those from the server that failed.
+    pub(crate) under_way: usize,
+    /// Those from other servers: no balancer can save the rest.
+    pub(crate) can_survive: usize,
+    /// Those of which every octet came in order until the end of the run.
+    pub(crate) survived: usize,
+}
+
+impl DownloadStats {
+    /// Counts the downloads around a failure, of a server too if there is the number of one.
+    pub(crate) fn new(
+        records: &[DownloadRecord],
+        failed_server: Option<u8>,
+        (at, end): (Duration, Duration),
+    ) -> Self {
+        let under_way = records.iter().filter(|record| record.is_under_way(at));
+        let can_survive = under_way
+            .clone()
+            .filter(|record| failed_server.is_none() || record.server != failed_server);
+        let survived = can_survive.clone().filter(|record| record.is_complete(end)).count();
+        Self { under_way: under_way.count(), can_survive: can_survive.count(), survived }
+    }
+
+    /// Returns the fraction of the downloads that survived, of those that could.
+    pub(crate) fn share(&self) -> f64 {
+        self.survived as f64 / self.can_survive.max(1) as f64
     }
 }
 
@@ -131,14 +163,27 @@ mod tests {
 
     #[test]
     fn a_download_survives_if_it_goes_on_to_the_end() {
-        let record =
-            |last_us, is_open| DownloadRecord { server: None, octets: 1, last_us, is_open };
-        let end = Duration::from_secs(5);
-        assert!(record(4_500_000, true).is_complete(end));
-        // It broke, or got nothing after the failure.
-        assert!(!record(4_500_000, false).is_complete(end));
-        assert!(!record(2_000_000, true).is_complete(end));
-        assert!(record(2_000_000, true).is_under_way(Duration::from_secs(2)));
-        assert!(!DownloadRecord::default().is_under_way(Duration::ZERO));
+        let record = |server, last_us, is_open| DownloadRecord {
+            server: Some(server),
+            octets: 1,
+            last_us,
+            is_open,
+        };
+        let records = [
+            record(1, 4_500_000, true),
+            record(2, 4_500_000, true),
+            // It broke.
+            record(2, 4_500_000, false),
+            // Nothing came after the failure.
+            record(2, 2_000_000, true),
+            // It never began.
+            DownloadRecord::default(),
+        ];
+        let times = (Duration::from_secs(2), Duration::from_secs(5));
+        let stats = DownloadStats::new(&records, None, times);
+        assert_eq!(stats, DownloadStats { under_way: 4, can_survive: 4, survived: 2 });
+        assert_eq!(stats.share(), 0.5);
+        let stats = DownloadStats::new(&records, Some(1), times);
+        assert_eq!(stats, DownloadStats { under_way: 4, can_survive: 3, survived: 1 });
     }
 }

@@ -11,7 +11,7 @@ use crate::balancer::Balancer;
 use crate::balancer_spec::{ADMIN, BalancerSpec, PairMember, Product, Real};
 use crate::clock;
 use crate::cluster::{load_args, server};
-use crate::downloads::{self, DownloadArgs, DownloadRecord};
+use crate::downloads::{self, DownloadArgs, DownloadStats};
 use crate::fault::{Fault, PRIORITIES};
 use crate::measure::{RequestRecord, RequestStats, read};
 use crate::network::{GATEWAY, Machine, VIRTUAL};
@@ -47,33 +47,6 @@ pub(crate) struct FaultResult {
     /// the whole run.
     pub(crate) cpu: [f64; 2],
     pub(crate) downloads: DownloadStats,
-}
-
-/// The long downloads that were under way when something failed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DownloadStats {
-    /// All, with those from the server that failed.
-    pub(crate) under_way: usize,
-    /// Those from other servers: no balancer can save the rest.
-    pub(crate) can_survive: usize,
-    /// Those of which every octet came in order until the end of the run.
-    pub(crate) survived: usize,
-}
-
-impl DownloadStats {
-    fn new(records: &[DownloadRecord], fault: Fault, (at, end): (Duration, Duration)) -> Self {
-        let under_way = records.iter().filter(|record| record.is_under_way(at));
-        let can_survive = under_way
-            .clone()
-            .filter(|record| !fault.fails_server() || record.server != Some(FAILED_SERVER));
-        let survived = can_survive.clone().filter(|record| record.is_complete(end)).count();
-        Self { under_way: under_way.count(), can_survive: can_survive.count(), survived }
-    }
-
-    /// Returns the fraction of the downloads that survived, of those that could.
-    pub(crate) fn share(&self) -> f64 {
-        self.survived as f64 / self.can_survive.max(1) as f64
-    }
 }
 
 impl FaultResult {
@@ -283,6 +256,7 @@ fn fail(site: &Site<'_>, fault: Fault) -> Result<FaultResult, Error> {
     }
     let [downloads, requests] = outputs;
     let (downloads, requests) = (downloads::read(&downloads)?, read(&requests)?);
+    let failed = fault.fails_server().then_some(FAILED_SERVER);
     Ok(FaultResult {
         product: site.product,
         fault,
@@ -290,6 +264,6 @@ fn fail(site: &Site<'_>, fault: Fault) -> Result<FaultResult, Error> {
         stats: RequestStats::new(&requests, BEFORE + AFTER),
         requests,
         cpu,
-        downloads: DownloadStats::new(&downloads, fault, (at, clients.end)),
+        downloads: DownloadStats::new(&downloads, failed, (at, clients.end)),
     })
 }

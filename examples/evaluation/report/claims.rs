@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::results::Results;
 use crate::balancer_spec::Product;
 use crate::ceiling;
+use crate::downloads::DownloadStats;
 use crate::measure::Step;
 use crate::performance::knee;
 use crate::plan::SERVER;
-use crate::redundancy::{DownloadStats, FaultResult};
+use crate::redundancy::FaultResult;
 
 /// A statement about the measurements, and whether it holds.
 pub(crate) struct Claim {

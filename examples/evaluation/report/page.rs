@@ -8,12 +8,12 @@ use super::figures::{self, Processes};
 use super::results::Results;
 use crate::balancer_spec::{ADVERT, CHECK, Product};
 use crate::ceiling;
-use crate::downloads;
+use crate::downloads::{self, DownloadStats};
 use crate::fault::Fault;
 use crate::measure::{Busiest, Cpu, RequestStats};
 use crate::plan::{CLIENT_TIMEOUT, SERVER, WORK};
 use crate::process::{Error, describe};
-use crate::redundancy::{self, DownloadStats, RATE};
+use crate::redundancy::{self, RATE};
 use crate::schedulers;
 use crate::server::BODY;
 
@@ -227,9 +227,11 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
          are checked every {} ms, and two failed checks take a server down; directors send advertisements \
          every {} ms. The bound of the loss time is, for a server, the time until two checks have failed; \
          for a director, VRRP's master down interval: three advertisement intervals and the skew time. A \
-         lost request counts by the moment at which it was due. Requests under way on a failed server or \
-         director are lost with any balancer. A restarted director listens before it takes over; its loss \
-         time counts from the first lost request.</p>\
+         lost request counts by the moment at which it was due. Requests under way on a failed server are \
+         lost with any balancer, and those at a failed director with a proxy. A proxy tries another server \
+         if one refuses a connection; the packet engine does not, and the client sees it until the checks \
+         have failed. A restarted director listens before it takes over; its loss time counts from the \
+         first lost request.</p>\
          <p>{} long downloads are under way at each failure, begun {:.1} s before it. A download survives \
          if every octet comes in order until the end of the run, {} s after the failure. Those from a \
          server that fails are not counted, because no balancer can save them. Directors with the packet \

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::results::Results;
 use crate::balancer_spec::Product;
+use crate::downloads::DownloadStats;
 use crate::measure::{Cpu, RequestStats};
 use crate::process::Error;
-use crate::redundancy::DownloadStats;
 
 /// The columns of request statistics.
 const STATS: [&str; 14] = [
