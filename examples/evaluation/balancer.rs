@@ -33,16 +33,13 @@ impl Balancer {
         };
         let child = folder.join(format!("{name}.vrrp.pid"));
         let _ = std::fs::remove_file(&child);
+        let director = |text| {
+            let args = ["director", "--config", &write("toml", text)?];
+            Process::start_role(namespace, (folder, name), &args)
+        };
         let (proxy, keepalived_process) = match product {
-            Product::LvsProxy | Product::LvsPacket => {
-                let text = match product {
-                    Product::LvsPacket => spec.packet_toml(),
-                    _ => spec.proxy_toml(),
-                };
-                let config = write("toml", text)?;
-                let args = ["director", "--config", &config];
-                (Process::start_role(namespace, (folder, name), &args)?, None)
-            }
+            Product::LvsProxy => (director(spec.proxy_toml())?, None),
+            Product::LvsPacket => (director(spec.packet_toml())?, None),
             Product::Haproxy => {
                 let config = write("haproxy", spec.haproxy_conf())?;
                 let args = ["-db", "-f", &config];

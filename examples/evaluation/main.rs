@@ -12,7 +12,8 @@
 //! installed. Network namespaces need root: without it the proxies run on loopback, and only real servers
 //! fail.
 //!
-//! The program writes `report.html`, with all charts and tables, and the numbers as CSV files.
+//! The program writes `report.html`, with all charts and tables, the numbers as CSV files, and some charts as
+//! SVG files.
 
 mod available;
 mod balancer;

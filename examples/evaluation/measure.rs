@@ -137,7 +137,8 @@ pub(crate) struct Cpu {
     /// The fraction of the time in which the machine's processors were not idle, with the kernel's
     /// own work and time that the hypervisor took.
     pub(crate) machine: f64,
-    /// The fraction of the processors' time that other programs of the machine used.
+    /// The fraction of the processors' time that other programs of the machine used, and interrupts of
+    /// an idle processor, which no task is charged for.
     pub(crate) others: f64,
     pub(crate) busiest: Busiest,
 }

@@ -98,8 +98,9 @@ fn performance(page: &mut String, results: &Results) -> Result<(), Error> {
          <p>The kernel's work for packets is in the CPU time of the task that it interrupts: that of the \
          packet engine is in the time of clients and servers, not of the director. Balancers are compared \
          by the CPU time of all processes together, with the kernel's threads for software interrupts \
-         (ksoftirqd), and with that of a server alone. It has no time of other programs of this machine; \
-         that of the whole machine has.</p>\
+         (ksoftirqd), and with that of a server alone. It has no time of other programs of this machine, \
+         nor of interrupts of an idle processor, for which the kernel charges no task; that of the whole \
+         machine has both.</p>\
          <p>Theory is the queue M/M/c/K: Erlang's formula for workers with a backlog. The throughput at \
          which a cluster saturates is the mean over the steps whose load is at least a seventh above the \
          capacity of its servers.</p>",
