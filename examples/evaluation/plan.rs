@@ -72,9 +72,10 @@ impl Plan {
         let is_selected = |scheduler: &str| ["wrr", "wlc", "maglev"].contains(&scheduler);
         Self {
             name: "quick",
-            step: Duration::from_millis(700),
-            warm_up: Duration::from_millis(200),
-            loads: &[0.5, 1.0, 2.0, 4.0, 5.0],
+            step: Duration::from_millis(600),
+            // In which the servers' backlogs fill at the highest load.
+            warm_up: Duration::from_millis(400),
+            loads: &[1.0, 2.0, 3.0, 4.0, 5.0],
             clusters: vec![(None, 1), (PROXY, 2), (PROXY, 4), (PACKET, 4), (HAPROXY, 4)],
             schedulers: Self::schedulers()
                 .into_iter()

@@ -139,7 +139,8 @@ fn cost(results: &Results) -> Option<Claim> {
              together use, in percent of a processor: {}",
             shares.collect::<Vec<_>>().join(", ")
         ),
-        holds: packet.is_nan() || packet < proxy,
+        // A tenth is within the noise of two steps.
+        holds: packet.is_nan() || packet <= proxy * 1.1,
     })
 }
 
