@@ -15,7 +15,7 @@ mod without_module;
 
 use guest::{Guest, GuestKernel};
 
-const MODULES: [&str; 28] = [
+const MODULES: [&str; 29] = [
     "ip_vs",
     "ip_vs_dh",
     "ip_vs_fo",
@@ -38,6 +38,7 @@ const MODULES: [&str; 28] = [
     "bridge",
     "ipip",
     "ip6_tunnel",
+    "sit",
     "fou",
     "fou6",
     "ip_gre",

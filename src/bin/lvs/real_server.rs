@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use self::change::{AppliedChanges, HostChange};
 pub(crate) use self::error::RealServerError;
-use self::host::{address_owners, check_gue, check_privilege, is_link_up, read_setting};
+use self::host::{address_owners, check_gue, check_privilege, is_link_up, read_setting, takes_any};
 use crate::error::CliError;
 use crate::output::print_if_read;
 use crate::service_manager as manager;
@@ -31,6 +31,18 @@ pub(crate) struct RealServerArgs {
     /// The UDP port of a tunnel of kind `gue`.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// The address family of the packets that others come in, with `--method tunnel`. Default: that of each virtual
+    /// address.
+    #[arg(long, value_enum, value_name = "FAMILY")]
+    over: Option<OuterFamily>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum OuterFamily {
+    /// The director sends to an IPv4 address of this machine.
+    Ipv4,
+    /// The director sends to an IPv6 address of this machine.
+    Ipv6,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -52,15 +64,20 @@ enum Decapsulation {
 }
 
 impl Decapsulation {
-    /// Returns the interface that unpacks the packets of any machine, and the kernel module that has it.
-    const fn device(self, is_v6: bool) -> (&'static str, &'static str) {
-        match (self, is_v6) {
-            (Self::Gre, _) => ("gre0", "ip_gre"),
-            (_, false) => ("tunl0", "ipip"),
-            (_, true) => ("ip6tnl0", "ip6_tunnel"),
+    /// Returns the interface that takes packets of a family out of those of a family, of any machine, and the kernel
+    /// module that has it.
+    const fn device(self, is_v6: bool, is_over_v6: bool) -> (&'static str, &'static str) {
+        match (self, is_v6, is_over_v6) {
+            (Self::Gre, ..) => ("gre0", "ip_gre"),
+            (_, false, false) => ("tunl0", "ipip"),
+            (_, true, false) => ("sit0", "sit"),
+            (_, _, true) => (IPV6_TUNNEL, "ip6_tunnel"),
         }
     }
 }
+
+/// The interface that unpacks packets of IPv6: those of IPv6 in them, and in the mode `any` those of IPv4, too.
+const IPV6_TUNNEL: &str = "ip6tnl0";
 
 /// Prepares this machine, waits for a signal, and undoes what it changed.
 pub(crate) async fn run(args: RealServerArgs) -> Result<(), CliError> {
@@ -97,7 +114,7 @@ fn plan(args: &RealServerArgs) -> Result<Vec<HostChange>, RealServerError> {
         if let Some(tunnel) = tunnel
             && is_wanted
         {
-            plan_decapsulation(tunnel, args.port, is_v6, &mut changes)?;
+            plan_decapsulation(tunnel, args, is_v6, &mut changes)?;
         }
     }
     for address in &args.addresses {
@@ -105,7 +122,7 @@ fn plan(args: &RealServerArgs) -> Result<Vec<HostChange>, RealServerError> {
         // by one that has no address.
         let interface = match tunnel {
             None => "lo",
-            Some(tunnel) => tunnel.device(address.is_ipv6()).0,
+            Some(tunnel) => tunnel.device(address.is_ipv6(), args.is_over_v6(address.is_ipv6())).0,
         };
         let owners = address_owners(*address)?;
         if let Some(other) = owners.iter().find(|name| !["lo", interface].contains(&name.as_str()))
@@ -121,11 +138,12 @@ fn plan(args: &RealServerArgs) -> Result<Vec<HostChange>, RealServerError> {
 
 fn plan_decapsulation(
     tunnel: Decapsulation,
-    port: Option<u16>,
+    args: &RealServerArgs,
     is_v6: bool,
     changes: &mut Vec<HostChange>,
 ) -> Result<(), RealServerError> {
-    let (interface, module) = tunnel.device(is_v6);
+    let is_over_v6 = args.is_over_v6(is_v6);
+    let (interface, module) = tunnel.device(is_v6, is_over_v6);
     if !is_v6 {
         // The way back to a client does not lead through the tunnel: 1, from this interface or from all of
         // them, would drop the packets. 2 accepts clients that there is any way to, and is the larger value.
@@ -140,12 +158,17 @@ fn plan_decapsulation(
         };
         changes.extend(raise_setting(&key, 2).map_err(missing)?);
     }
-    match is_link_up(interface)? {
-        None => return Err(RealServerError::MissingDevice { interface, module }),
-        Some(true) => {}
-        Some(false) => changes.push(HostChange::SetLinkUp(interface)),
+    let is_up =
+        is_link_up(interface)?.ok_or(RealServerError::MissingDevice { interface, module })?;
+    let mut wanted = Vec::new();
+    if interface == IPV6_TUNNEL && !is_v6 && !takes_any(interface)? {
+        wanted.push(HostChange::TakeAny(interface));
     }
-    changes.extend(port.map(|port| HostChange::AddGuePort { port, is_v6 }));
+    wanted.extend((!is_up).then_some(HostChange::SetLinkUp(interface)));
+    wanted.extend(args.port.map(|port| HostChange::AddGuePort { port, is_v6: is_over_v6 }));
+    // Addresses of both families may come in packets of one.
+    wanted.retain(|change| !changes.contains(change));
+    changes.extend(wanted);
     Ok(())
 }
 
@@ -160,8 +183,8 @@ impl RealServerArgs {
     /// Checks the options that depend on each other.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         match (self.decapsulation(), self.port) {
-            (None, _) if self.tunnel.is_some() || self.port.is_some() => {
-                Err("the options --tunnel and --port are for --method tunnel")
+            (None, _) if self.tunnel.is_some() || self.port.is_some() || self.over.is_some() => {
+                Err("the options --tunnel, --port and --over are for --method tunnel")
             }
             (Some(Decapsulation::Gue), None) => Err("--tunnel gue requires the option --port"),
             (Some(Decapsulation::Ipip | Decapsulation::Gre), Some(_)) => {
@@ -170,8 +193,16 @@ impl RealServerArgs {
             (Some(Decapsulation::Gre), _) if self.addresses.iter().any(IpAddr::is_ipv6) => {
                 Err("--tunnel gre is for IPv4 addresses")
             }
+            (Some(Decapsulation::Gre), _) if self.over == Some(OuterFamily::Ipv6) => {
+                Err("--tunnel gre is over IPv4")
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Returns whether packets of a family come in those of IPv6.
+    fn is_over_v6(&self, is_v6: bool) -> bool {
+        self.over.map_or(is_v6, |over| over == OuterFamily::Ipv6)
     }
 
     fn decapsulation(&self) -> Option<Decapsulation> {

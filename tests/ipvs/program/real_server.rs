@@ -69,12 +69,13 @@ impl RealServer {
 
 /// Returns what the program may change.
 fn state() -> String {
-    let mut state = ["-brief link show", "-brief address show", "fou show"]
-        .map(|arguments| run("ip", &format!("-n server {arguments}")))
-        .concat();
+    let mut state =
+        ["-brief link show", "-brief address show", "fou show", "-6 tunnel show ip6tnl0"]
+            .map(|arguments| run("ip", &format!("-n server {arguments}")))
+            .concat();
     within("server", move || {
         for setting in ["arp_ignore", "arp_announce", "rp_filter"] {
-            for interface in ["all", "lo", "eth0", "tunl0", "gre0"] {
+            for interface in ["all", "lo", "eth0", "tunl0", "gre0", "sit0", "ip6tnl0"] {
                 let path = format!("/proc/sys/net/ipv4/conf/{interface}/{setting}");
                 state += &std::fs::read_to_string(path).expect("a setting");
             }
@@ -97,14 +98,14 @@ fn serve() {
     ready.recv().expect("the server starts");
 }
 
-/// Connects through the director, which forwards in this way.
-fn ask(version: usize, forwarding: IpvsForwarding) -> Result<String, String> {
+/// Connects through the director, which forwards in this way to an address of the server.
+fn ask(version: usize, server: &'static str, forwarding: IpvsForwarding) -> Result<String, String> {
     within("director", move || {
         let mut ipvs = client();
         ipvs.flush().unwrap();
         let key = tcp(VIRTUAL[version]);
         ipvs.add_service(&IpvsService::new(key, "rr")).unwrap();
-        let server = SERVERS[version].parse().expect("an address");
+        let server = server.parse().expect("an address");
         ipvs.add_destination(&key, &IpvsDestination::new(server, forwarding)).unwrap();
     });
     within("client", move || {
@@ -153,8 +154,26 @@ fn a_real_server_is_prepared_and_left_as_it_was() {
         "added the GUE port 6080 over IPv6",
     ];
     let gre0 = ["set net.ipv4.conf.gre0.rp_filter from 0 to 2", "set gre0 up"];
+    let over_ipv4 = [filter, "set tunl0 up", "added the GUE port 6080", "set sit0 up"];
+    let over_ipv6 = [
+        "set net.ipv4.conf.ip6tnl0.rp_filter from 0 to 2",
+        "set the mode of ip6tnl0 from ip6ip6 to any",
+        "set ip6tnl0 up",
+    ];
     for (arguments, forwarding, interfaces, changes) in [
         (both.to_owned(), IpvsForwarding::DirectRouting, &["lo", "lo"][..], &[][..]),
+        (
+            format!("{both} --method tunnel --tunnel gue --port 6080 --over ipv4"),
+            IpvsForwarding::Tunnel(gue),
+            &["tunl0", "sit0"],
+            &over_ipv4,
+        ),
+        (
+            format!("{both} --method tunnel --over ipv6"),
+            IpvsForwarding::Tunnel(IpvsTunnel::Ipip),
+            &["ip6tnl0", "ip6tnl0"],
+            &over_ipv6,
+        ),
         (
             format!("{both} --method tunnel"),
             IpvsForwarding::Tunnel(IpvsTunnel::Ipip),
@@ -182,7 +201,11 @@ fn a_real_server_is_prepared_and_left_as_it_was() {
         );
         assert_eq!(program.changes(), expected, "{arguments}");
         for version in 0..interfaces.len() {
-            let answer = ask(version, forwarding);
+            let outer = match arguments.rsplit_once("--over ipv") {
+                Some((_, family)) => usize::from(family == "6"),
+                None => version,
+            };
+            let answer = ask(version, SERVERS[outer], forwarding);
             assert_eq!(answer.as_deref(), Ok("server"), "{arguments}");
         }
         let undone = program.stop();

@@ -9,7 +9,7 @@ use crate::error::with_causes;
 use crate::output::{complain, print_if_read};
 
 /// A change of the machine. Its text is what an operator reads when it is done.
-#[derive(Debug)]
+#[derive(Debug, Eq, PartialEq)]
 pub(super) enum HostChange {
     /// A setting of the kernel, by its name for sysctl, from a value to another.
     Set {
@@ -19,6 +19,8 @@ pub(super) enum HostChange {
     },
     /// An interface that was down.
     SetLinkUp(&'static str),
+    /// A tunnel over IPv6 that took packets of IPv6 alone out of others.
+    TakeAny(&'static str),
     /// A UDP port whose datagrams are unpacked, for the outer packets of one address family.
     AddGuePort {
         port: u16,
@@ -35,6 +37,7 @@ impl HostChange {
         match self {
             Self::Set { key, value, .. } => write_setting(key, *value),
             Self::SetLinkUp(interface) => run_ip(&format!("link set {interface} up")),
+            Self::TakeAny(interface) => run_ip(&format!("-6 tunnel change {interface} mode any")),
             Self::AddGuePort { port, is_v6 } => {
                 run_ip(&format!("{} fou add port {port} gue", family(*is_v6)))
             }
@@ -65,6 +68,10 @@ impl HostChange {
                 run_ip(&format!("link set {interface} down"))?;
                 Ok(format!("set {interface} down"))
             }
+            Self::TakeAny(interface) => {
+                run_ip(&format!("-6 tunnel change {interface} mode ip6ip6"))?;
+                Ok(format!("set the mode of {interface} from any to ip6ip6"))
+            }
             Self::AddGuePort { port, is_v6 } => {
                 run_ip(&format!("{} fou del port {port}", family(*is_v6)))?;
                 Ok(format!("removed the GUE port {port}{}", over(*is_v6)))
@@ -84,6 +91,9 @@ impl fmt::Display for HostChange {
         match self {
             Self::Set { key, value, before } => write!(f, "set {key} from {before} to {value}"),
             Self::SetLinkUp(interface) => write!(f, "set {interface} up"),
+            Self::TakeAny(interface) => {
+                write!(f, "set the mode of {interface} from ip6ip6 to any")
+            }
             Self::AddGuePort { port, is_v6 } => {
                 write!(f, "added the GUE port {port}{}", over(*is_v6))
             }

@@ -65,6 +65,13 @@ pub(super) fn is_link_up(interface: &str) -> Result<Option<bool>, RealServerErro
     Ok(links.map(|flags| flags.split(',').any(|flag| flag == "UP")).next())
 }
 
+/// Tells whether a tunnel over IPv6 takes packets of either family out of others.
+pub(super) fn takes_any(interface: &str) -> Result<bool, RealServerError> {
+    // Such as `ip6tnl0: ipv6/ipv6 remote :: local :: ...`.
+    let shown = ip(&format!("-6 tunnel show {interface}"))?;
+    Ok(shown.split_whitespace().nth(1).is_some_and(|mode| mode.starts_with("any/")))
+}
+
 fn setting_path(key: &str) -> String {
     format!("/proc/sys/{}", key.replace('.', "/"))
 }
