@@ -55,12 +55,12 @@ const METRICS: [MetricDescription; 18] = [
     ),
     MetricDescription::counter(
         "lvs_packet_hop_limit_total",
-        "Packets that the packet engine dropped, and answered, because their hop limit (TTL) was used up.",
+        "Packets that the packet engine dropped because their hop limit (TTL) was used up.",
     ),
     MetricDescription::counter(
         "lvs_packet_too_long_total",
-        "Packets that the packet engine dropped, and answered, because they were longer than the MTU of the device \
-         to the other side, less the headers of a tunnel.",
+        "Packets that the packet engine dropped because they were longer than the MTU of the device to the other \
+         side, less the headers of a tunnel.",
     ),
     MetricDescription::counter(
         "lvs_packet_rewrite_failed_total",

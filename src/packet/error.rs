@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::layout::{LAYOUT_VERSION, MAX_SERVERS};
+use super::layout::LAYOUT_VERSION;
 
 /// The reason for which the packet engine cannot work.
 #[derive(Debug, Error)]
@@ -59,13 +59,13 @@ pub enum PacketError {
         /// The system's error.
         source: io::Error,
     },
-    /// The firewall marks for checks do not begin at a multiple of their number.
-    #[error(
-        "the firewall marks for checks begin at a multiple of {MAX_SERVERS}, and not at {first}"
-    )]
-    CheckMarks {
-        /// Where they are to begin.
-        first: u32,
+    /// A setting has a value that it may not have.
+    #[error("setting {setting}: {reason}")]
+    Setting {
+        /// The name of the setting.
+        setting: &'static str,
+        /// What is expected.
+        reason: String,
     },
     /// The kernel does not answer what it is asked about routes and devices, or does not take a route or a rule.
     #[error("the kernel's routes and devices cannot be read or changed: {source}")]

@@ -134,8 +134,10 @@
 //!   or give the network to the servers a larger MTU.
 //! - A packet that has passed too many routers: "time exceeded".
 //!
-//! A processor answers a thousand packets a second at most. An error quotes the header of IP and eight octets of what
-//! follows, as it has to, and twelve more that mean nothing. Later fragments are dropped without an answer.
+//! A processor answers some thousand packets of each kind a second. An error quotes the header of IP and eight octets of
+//! what follows (RFC 792), with twelve more that mean nothing: less than RFC 4443 asks for. Later fragments, and packets from
+//! addresses that no machine has, are dropped without an answer. An IPv6 client sends packets of 1280 octets whatever it is
+//! told, so that the device to a server needs an MTU of 1280 and what the tunnel adds.
 //!
 //! Of the messages to a virtual address, echo requests are answered by this machine's stack.
 //!
@@ -189,14 +191,17 @@
 //!
 //! ICMP errors about a flow reach its other side, so that path MTU discovery works, and the server's
 //! "port unreachable" reaches the client as one of the virtual address. One about a flow that is not known, of a scheduler
-//! that is keyed by a table, goes to the server that the table names: routers spread such errors over several directors
-//! by other addresses than those of the flow.
+//! that is keyed by a table, goes to the server that the table names, unless a server has a limit or a socket of this
+//! machine has the connection: routers spread such errors over several directors by other addresses than those of the
+//! flow. The flow begins with it, as with a segment.
 //!
 //! # Health checks
 //! The packets of a check have the mark of a server ([`CheckMarks`](crate::engine::CheckMarks)), and go to it as those of
 //! clients do, by direct routing or a tunnel; they are no flow, and nothing is counted of them. They pass the loopback
 //! device, where a second program takes them: where this machine does not have the virtual address, a rule for
-//! the marks ([`PacketSettings::check_marks`]) leads them there.
+//! the marks ([`PacketSettings::check_marks`]) leads them there. Program and rule end with the last such check. A process
+//! that is killed, or hands its services over, leaves the rule, and before Linux 6.6 the program: the next one has the
+//! same, and [`detach`] removes them. A segment of a check that is longer than a tunnel has room for is lost.
 //!
 //! Packets to containers, by a veth or netkit pair whose other end is in another network namespace, are given to
 //! that end directly ([`PacketSettings::redirect_peer`]); all others go to the neighbour that the kernel has.

@@ -14,6 +14,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -155,6 +156,17 @@ impl RouteSocket {
             _ => None,
         });
         Ok(neighbours.collect())
+    }
+
+    /// Returns the routing rules of both families.
+    pub(super) fn rules(&mut self) -> io::Result<Vec<RuleMessage>> {
+        let request = RouteNetlinkMessage::GetRule(RuleMessage::default());
+        let replies = self.request(request, NLM_F_DUMP)?;
+        let rules = replies.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewRule(rule) => Some(rule),
+            _ => None,
+        });
+        Ok(rules.collect())
     }
 
     /// Returns how packets to an address leave this machine.

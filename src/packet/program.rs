@@ -13,9 +13,11 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use super::check_program::remove_all_routes;
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
 use super::maps::{PacketMaps, with_causes};
+use super::netlink::RouteSocket;
 use super::settings::PacketSettings;
 
 /// The program, built from `bpf/`.
@@ -162,14 +164,20 @@ impl PacketProgram {
         Ok(())
     }
 
-    /// Attaches the program for packets of checks, until the answer is dropped.
-    pub(super) fn attach_checks(&mut self) -> Result<SchedClassifierLink, PacketError> {
+    /// Attaches the program for packets of checks: until the answer is dropped, or, with none, until [`detach`].
+    pub(super) fn attach_checks(&mut self) -> Result<Option<SchedClassifierLink>, PacketError> {
         let classifier = classifier(&mut self.program, CHECK_PROGRAM)?;
         if classifier.fd().is_err() {
             classifier.load().map_err(|error| load_error(&error))?;
         }
-        attach(classifier, LOOPBACK, TcAttachType::Egress)
-            .map_err(|reason| PacketError::Attach { device: LOOPBACK.to_owned(), reason })
+        let link = attach(classifier, LOOPBACK, TcAttachType::Egress)
+            .map_err(|reason| PacketError::Attach { device: LOOPBACK.to_owned(), reason })?;
+        if has_tcx() {
+            return Ok(Some(link));
+        }
+        // A successor has the same filter, which the end of this process must not take away.
+        std::mem::forget(link);
+        Ok(None)
     }
 
     /// Forgets devices that are gone.
@@ -228,7 +236,8 @@ fn create_pin_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
-/// Removes the program from these devices and all that have a link of it, and the maps, of every layout.
+/// Removes the program from these devices and all that have a link of it, what leads checks to servers, and the maps, of
+/// every layout.
 pub(super) fn detach<'a>(
     folder: &Path,
     devices: impl Iterator<Item = &'a str>,
@@ -239,7 +248,11 @@ pub(super) fn detach<'a>(
             // What is dropped is detached. The device may be gone.
             drop(attached_filter(device, TcAttachType::Ingress));
         }
+        drop(attached_filter(LOOPBACK, TcAttachType::Egress));
     }
+    RouteSocket::open()
+        .and_then(|mut netlink| remove_all_routes(&mut netlink))
+        .map_err(|source| PacketError::Netlink { source })?;
     let versions = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         versions => versions.map_err(pin_error)?,

@@ -38,13 +38,13 @@ pub struct PacketSettings {
     /// network namespace, are given to the other end directly, if the device has no other neighbour and that end is
     /// no port of a bridge. They pass no queue, no filter and no counter of the device then. Default: true.
     pub redirect_peer: bool,
-    /// The source addresses of packets by tunnels: one network for each family at most; of more the first counts.
-    /// Default: none, which stands for the source address of the route to the server.
+    /// The source addresses of packets by tunnels: one network for each family at most. Default: none, which stands
+    /// for the source address of the route to the server.
     pub tunnel_sources: Vec<TunnelSource>,
     /// The first of [`PACKET_CHECK_MARK_COUNT`] firewall marks by which [checks](crate::engine::CheckMarks) reach servers: a multiple of that
     /// number. While a service has such checks, a rule leads this machine's packets with these marks to the
-    /// loopback device, by the routing table 27766. Nothing else may use the marks in the network namespace. Default:
-    /// 1 819 688 960 (`0x6c76_4000`), behind those of [`IpvsSettings`](crate::ipvs::IpvsSettings).
+    /// loopback device, by a routing table with the number of the first mark. Nothing else may use the marks in the
+    /// network namespace. Default: 1 819 688 960 (`0x6c76_4000`), behind those of [`IpvsSettings`](crate::ipvs::IpvsSettings).
     pub check_marks: NonZeroU32,
     /// The most new flows that the scheduler is asked for in a second, for each processor. A table decides
     /// those above; all of them with 0. Default: 100 000.
@@ -67,6 +67,22 @@ const DEFAULT_CHECK_MARKS: NonZeroU32 = NonZeroU32::new(0x6c76_4000).unwrap();
 /// The number of firewall marks that an engine has for health checks, from [`PacketSettings::check_marks`] on: one for each
 /// server.
 pub const PACKET_CHECK_MARK_COUNT: u32 = super::layout::MAX_SERVERS;
+
+impl PacketSettings {
+    /// Returns the name of a setting that has a value which it may not have, and what is expected.
+    pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
+        if !self.check_marks.get().is_multiple_of(PACKET_CHECK_MARK_COUNT) {
+            let reason = format!("a multiple of {PACKET_CHECK_MARK_COUNT} is expected");
+            return Err(("check_marks", reason));
+        }
+        let is_ipv4 = |source: &&TunnelSource| source.network().is_ipv4();
+        let of_ipv4 = self.tunnel_sources.iter().filter(is_ipv4).count();
+        if of_ipv4 > 1 || self.tunnel_sources.len() - of_ipv4 > 1 {
+            return Err(("tunnel_sources", "one network of each family is expected".to_owned()));
+        }
+        Ok(())
+    }
+}
 
 impl Default for PacketSettings {
     fn default() -> Self {

@@ -60,11 +60,11 @@ statistics! {
     malformed,
     /// Packets for a service of a connection that is not known.
     without_flow,
-    /// Packets that were dropped because they had passed too many routers, and answered by an ICMP error (see
+    /// Packets that were dropped because they had passed too many routers; most are answered by an ICMP error (see
     /// [the module](super)).
     hop_limit,
     /// Packets that were dropped because they were too long for the device to the other side, with the headers of a
-    /// tunnel, and answered by an ICMP error. Many are clients that no such error reaches.
+    /// tunnel; most are answered by an ICMP error. Many are clients that no such error reaches.
     too_long,
     /// Packets that were dropped because they could not be rewritten.
     rewrite_failed,

@@ -1,7 +1,7 @@
 //! The source addresses of packets by tunnels, which differ by flow.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -9,8 +9,9 @@ use thiserror::Error;
 /// A network of which packets by tunnels have their source addresses: `172.16.0.0/16`, `fd00:16::/64`.
 ///
 /// The packets of a flow have one address, and those of different flows different ones. So the network interface of a
-/// server spreads them over its queues by addresses alone: IP in IP has no ports. Nobody needs to have the addresses: a
-/// tunnel has no answers. An address of IPv6 differs in its last 32 bits at most.
+/// server spreads them over its queues by addresses alone: IP in IP has no ports. No machine may have one of the
+/// addresses, and no network that servers are connected to: a server drops packets from its own. Routers and servers must
+/// not drop them as forged. An address of IPv6 differs in its last 32 bits at most.
 ///
 /// # Examples
 /// ```
@@ -67,12 +68,15 @@ impl TunnelSource {
     }
 }
 
-/// Returns whether a machine may have addresses like this one: it is not of a group, of this machine or of none.
+/// Returns whether routers pass packets from addresses like this one on.
 fn is_usable(address: IpAddr) -> bool {
-    !address.is_multicast()
-        && !address.is_loopback()
-        && address != IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        && address != IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    let is_of_link = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some()
+        }
+    };
+    !is_of_link && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified()
 }
 
 impl FromStr for TunnelSource {
@@ -144,6 +148,9 @@ mod tests {
             ("0.0.0.0/8", "no machine"),
             ("ff00::/16", "no machine"),
             ("::/64", "no machine"),
+            ("fe80::/64", "no machine"),
+            ("169.254.0.0/16", "no machine"),
+            ("::ffff:0:0/96", "no machine"),
         ] {
             let error = text.parse::<TunnelSource>().unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(text), "{text}: {error}");

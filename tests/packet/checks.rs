@@ -35,21 +35,25 @@ fn greet(world: &World, machine: &'static str) {
 }
 
 fn config(world: &World, family: usize, method: &str) -> DirectorConfig {
+    let text = config_text(world, family, method);
+    DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn config_text(world: &World, family: usize, method: &str) -> String {
     let servers: String = SERVERS[family]
         .map(|server| {
             let address = socket_address(server, 80);
             format!("[[service.server]]\naddress = \"{address}\"\n{method}\n")
         })
         .concat();
-    let text = format!(
+    format!(
         "[packet]\nflows = 4096\nipv6_flows = 4096\nalive_for = \"1m\"\npin_folder = \"{}\"\n\
          [[service]]\nname = \"web\"\nlisten = \"{}\"\nengine = \"packet\"\nscheduler = \"rr\"\n\
          health = {{ type = \"tcp\", interval = \"500ms\", init = \"down\", rise = 1, \
          fall = 2, virtual_address = true }}\n{servers}",
         world.pin_folder().display(),
         socket_address(VIRTUAL[family], 80),
-    );
-    DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    )
 }
 
 /// Returns the states of both servers, and the reason for that of the second.
@@ -71,6 +75,32 @@ async fn until_states_are(director: &Director, expected: [&str; 2], what: &str) 
     }
 }
 
+/// Returns the rules and routes that lead packets of checks.
+fn rules(world: &World) -> String {
+    let shown = ["rule show", "-6 rule show", "route show table all", "-6 route show table all"]
+        .map(|what| world.output("director", "ip", what))
+        .concat();
+    // The mark, and the table with its number.
+    let is_of_checks = |line: &&str| line.contains("0x6c764000") || line.contains("1819688960");
+    shown.lines().filter(is_of_checks).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_a_director_leaves_with_its_services_is_removed_by_the_detachment() {
+    let Some(world) = World::build() else { return };
+    let keep = |text: String| text.replacen("[packet]\n", "[packet]\nkeep_at_stop = true\n", 1);
+    on_director(&world, async || {
+        let text = keep(config_text(&world, 0, METHODS[0]));
+        let config = DirectorConfig::parse(&text).expect("a valid configuration");
+        let director = Director::start(config).await.expect("it starts");
+        assert_eq!(rules(&world).lines().count(), 2, "{}", rules(&world));
+        director.stop(Duration::ZERO).await;
+        assert_eq!(rules(&world).lines().count(), 2, "for a successor: {}", rules(&world));
+        lvs::packet::detach(&world.pin_folder()).expect("nobody else has it");
+    });
+    assert_eq!(rules(&world), "");
+}
+
 #[test]
 fn a_check_sees_whether_a_server_has_the_virtual_address() {
     let Some(world) = World::build() else { return };
@@ -80,9 +110,6 @@ fn a_check_sees_whether_a_server_has_the_virtual_address() {
     world.within("director", || {
         fs::write("/proc/sys/net/ipv4/conf/all/accept_local", "1").expect("a setting");
     });
-    // Any route to the virtual addresses will do.
-    world.at("director", "route add default via 10.1.0.2");
-    world.at("director", "-6 route add default via fd01::2");
     for machine in ["a", "b"] {
         greet(&world, machine);
     }
@@ -108,10 +135,7 @@ fn a_check_sees_whether_a_server_has_the_virtual_address() {
                 until_states_are(&director, ["eligible"; 2], "active again").await;
                 director.stop(Duration::ZERO).await;
             });
-            for rules in ["rule show", "-6 rule show"] {
-                let left = world.output("director", "ip", rules);
-                assert!(!left.contains("27766"), "it leaves no rule: {left}");
-            }
+            assert_eq!(rules(&world), "", "it leaves none");
         }
     }
 }

@@ -153,6 +153,27 @@ fn a_client_learns_how_long_its_datagrams_may_be() {
 }
 
 #[test]
+fn a_client_is_told_of_a_first_packet_that_the_scheduler_decides() {
+    let Some(world) = World::build() else { return };
+    prepare_servers(&world);
+    let _unpacking = unpack(&world);
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin_by(&engine, EngineProtocol::Udp, 0, (IPIP, 0));
+    // More than may wait for the director at a time.
+    for number in 1..=400 {
+        forget_path(&world);
+        let socket = datagram_client(&world);
+        socket.send(&[b'?'; 1472]).expect("it is sent");
+        let error = socket.recv(&mut [0]).expect_err("no server gets it");
+        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EMSGSIZE as i32), "{number}");
+    }
+    let counted = || engine.statistics();
+    until("all are counted", || counted().too_long == 400);
+    assert_eq!(counted().table_decisions, 0, "none waits any more: {:?}", counted());
+    service.drain(Duration::ZERO, NewConnections::Refused);
+}
+
+#[test]
 fn datagrams_that_a_client_sends_as_one_arrive_by_a_tunnel() {
     const LEN: usize = 1000;
     const DATAGRAMS: usize = 10;

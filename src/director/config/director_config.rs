@@ -268,12 +268,20 @@ impl DirectorConfig {
                 .extend(problems.0.into_iter().map(|problem| origin.locate_problem(file, problem)));
         }
         let ipvs = self.ipvs();
-        for (origin, file) in files {
-            let Some(packet) = &file.packet else { continue };
-            let checked = packet.validate_other_marks(&ipvs.settings().check_mark_range());
-            errors.extend(checked.err().map(|problem| {
-                origin.locate_problem(file, problem.prefixed(&[KeyPathSegment::Key("packet")]))
-            }));
+        if self.packet().has_check_marks(&ipvs.settings().check_mark_range()) {
+            // The marks of both by default are different ones.
+            let table = |file: &ConfigFile| match (&file.packet, &file.ipvs) {
+                (Some(_), _) => Some("packet"),
+                (None, Some(_)) => Some("ipvs"),
+                (None, None) => None,
+            };
+            let mut tables =
+                files.iter().filter_map(|(origin, file)| Some((origin, file, table(file)?)));
+            if let Some((origin, file, table)) = tables.next() {
+                let reason = "[ipvs] and [packet] have the same firewall marks for their checks";
+                let path = [KeyPathSegment::Key(table), KeyPathSegment::Key("check_marks")];
+                errors.push(origin.locate_problem(file, ConfigProblem::new(path, reason)));
+            }
         }
         let mut known = KnownServices::default();
         let routed = self.services.iter().flat_map(|ServiceConfig { tcp, .. }| {

@@ -46,15 +46,15 @@ pub struct PacketConfig {
     redirect_peer: Option<bool>,
     /// The networks of which packets by tunnels have their source addresses, at most one of each family, such as
     /// `["172.16.0.0/16", "fd00:16::/64"]`: flows have different ones, so that the network interface of a server
-    /// spreads IP in IP over its queues. Nobody needs to have these addresses, but routers and servers must not drop
-    /// their packets (`rp_filter`), and ICMP errors about them are lost. Default: the address of the route to the
+    /// spreads IP in IP over its queues. No machine may have one of the addresses, nor servers a network of them, and
+    /// routers and servers must not drop their packets as forged (`rp_filter`). ICMP errors about them are lost. Default: the address of the route to the
     /// server.
     #[serde(default)]
     tunnel_sources: Vec<FromText<TunnelSource>>,
     /// The first of 16384 firewall marks that this director uses for checks with `virtual_address`: a multiple of
     /// 16384, from 16384. While there are such checks, a rule leads packets of this machine with these marks to the
-    /// loopback device, by the routing table 27766. A packet filter must not use them, nor another director of the same
-    /// network namespace, nor `[ipvs]`. Default: `1819688960` (0x6c764000).
+    /// loopback device, by a routing table with the number of the first mark. A packet filter must not use them, nor
+    /// another director of the same network namespace, nor `[ipvs]`. Default: `1819688960` (0x6c764000).
     check_marks: Option<u32>,
     /// How many new flows in a second the scheduler is asked for, for each processor; from 1. A table of the
     /// servers by weight decides those above. Default: `100000`.
@@ -108,13 +108,11 @@ impl PacketConfig {
                 refuse(key, &format!("a number from {least} to {most} is expected"));
             }
         }
-        let is_ipv4 = |source: &FromText<TunnelSource>| source.0.network().is_ipv4();
-        let of_ipv4 = self.tunnel_sources.iter().filter(|source| is_ipv4(source)).count();
-        if of_ipv4 > 1 || self.tunnel_sources.len() - of_ipv4 > 1 {
-            refuse("tunnel_sources", "one network of each family is expected");
-        }
-        if self.first_check_mark().is_none() {
+        if self.check_marks == Some(0) {
             refuse("check_marks", &format!("a multiple of {PACKET_CHECK_MARK_COUNT} is expected"));
+        }
+        if let Err((key, reason)) = self.settings().validate() {
+            refuse(key, &reason);
         }
         if self.decisions_per_second == Some(0) {
             refuse("decisions_per_second", "a number from 1 is expected");
@@ -143,28 +141,11 @@ impl PacketConfig {
         problems
     }
 
-    /// Returns the first mark of the range for checks; `None` if the range is not one of marks.
-    fn first_check_mark(&self) -> Option<NonZeroU32> {
-        match self.check_marks {
-            Some(first) => NonZeroU32::new(first)
-                .filter(|first| first.get().is_multiple_of(PACKET_CHECK_MARK_COUNT)),
-            None => Some(PacketSettings::default().check_marks),
-        }
-    }
-
-    /// Refuses marks that the other engine in the kernel has for its checks.
-    pub(super) fn validate_other_marks(
-        &self,
-        others: &RangeInclusive<u32>,
-    ) -> Result<(), ConfigProblem> {
-        if let Some(first) = self.first_check_mark().map(NonZeroU32::get)
-            && first <= *others.end()
-            && *others.start() <= first + (PACKET_CHECK_MARK_COUNT - 1)
-        {
-            let reason = "[ipvs] has some of these firewall marks for its checks";
-            return Err(ConfigProblem::at_key("check_marks", reason));
-        }
-        Ok(())
+    /// Returns whether checks have some of these marks.
+    pub(super) fn has_check_marks(&self, others: &RangeInclusive<u32>) -> bool {
+        let first = self.settings().check_marks.get();
+        first <= *others.end()
+            && *others.start() <= first.saturating_add(PACKET_CHECK_MARK_COUNT - 1)
     }
 
     /// Returns the settings of the engine, for the network namespace of the calling thread.
@@ -180,7 +161,8 @@ impl PacketConfig {
         settings.devices = self.devices.clone();
         settings.redirect_peer = self.redirect_peer.unwrap_or(default.redirect_peer);
         settings.tunnel_sources = self.tunnel_sources.iter().map(|it| it.0).collect();
-        settings.check_marks = self.first_check_mark().unwrap_or(default.check_marks);
+        settings.check_marks =
+            self.check_marks.and_then(NonZeroU32::new).unwrap_or(default.check_marks);
         settings.decisions_per_second =
             self.decisions_per_second.unwrap_or(default.decisions_per_second);
         settings.alive_for = timeout(self.alive_for, default.alive_for);

@@ -266,7 +266,7 @@ fn values_out_of_their_ranges_are_refused() {
         ("tunnel_sources = [\"10.0.0.1/8\"]", "tunnel_sources", "bits beyond"),
         ("check_marks = 0", "check_marks", "a multiple of 16384"),
         ("check_marks = 16385", "check_marks", "a multiple of 16384"),
-        ("check_marks = 1819672576", "check_marks", "[ipvs] has some"),
+        ("check_marks = 1819672576", "check_marks", "the same firewall marks"),
         ("alive_for = \"99ms\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("alive_for = \"61m\"", "alive_for", "a time from 100 ms to 1 h is expected"),
         ("tcp_timeout = \"999ms\"", "tcp_timeout", timeout),

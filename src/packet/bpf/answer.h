@@ -21,7 +21,8 @@ struct icmp_error {
 	u16 mtu_high, mtu;
 };
 
-// What an error quotes after the header of IP: more than the eight octets that it has to (RFC 792).
+// What an error quotes after the header of IP: the eight octets that RFC 792 asks for, and twelve for the checksum. More,
+// as RFC 1812 and RFC 4443 ask for, would have to be summed up octet by octet; senders find their flow by the first eight.
 struct quoted_transport {
 	u16 words[10];
 };
@@ -89,9 +90,9 @@ INLINE u32 is_unicast(const struct address *address)
 	return first != 0xff && (address->words[0] | address->words[1] | address->words[2] | address->words[3]);
 }
 
-// Has what is quoted the sum 0. A device may yet put a checksum there, of all that follows, which the kernel has left to
+// Gives what is quoted the sum 0. A device may yet put a checksum there, of all that follows, which the kernel has left to
 // it: then the sum stays 0, and the octets too.
-INLINE void level_sum(const struct packet *packet, struct quoted_transport *quoted)
+INLINE void set_zero_sum(const struct packet *packet, struct quoted_transport *quoted)
 {
 	u32 is_at_its_place = packet->transport == (packet->is_ipv6 ? IPV6_TRANSPORT : IPV4_TRANSPORT);
 	if (is_at_its_place && packet->tuple.protocol == PROTOCOL_TCP)
@@ -109,7 +110,7 @@ INLINE long write_answer_ipv4(struct __sk_buff *skb, const struct packet *packet
 	    load_bytes(skb, ETHERNET_LEN, &answer.quoted, sizeof(answer.quoted) + sizeof(answer.transport)) ||
 	    adjust_room(skb, sizeof(answer.ip) + sizeof(answer.icmp), ROOM_AFTER_ETHERNET, 0))
 		return -1;
-	level_sum(packet, &answer.transport);
+	set_zero_sum(packet, &answer.transport);
 	answer.ip.version_and_len = 0x45;
 	answer.ip.type_of_service = INTERNETWORK_CONTROL;
 	answer.ip.len = NETWORK16(sizeof(answer));
@@ -134,7 +135,7 @@ INLINE long write_answer_ipv6(struct __sk_buff *skb, const struct packet *packet
 	    load_bytes(skb, ETHERNET_LEN, &answer.quoted, sizeof(answer.quoted) + sizeof(answer.transport)) ||
 	    adjust_room(skb, sizeof(answer.ip) + sizeof(answer.icmp), ROOM_AFTER_ETHERNET, 0))
 		return -1;
-	level_sum(packet, &answer.transport);
+	set_zero_sum(packet, &answer.transport);
 	u16 len = NETWORK16(sizeof(answer) - sizeof(answer.ip));
 	answer.ip.version_and_flow = __builtin_bswap32(6u << 28);
 	answer.ip.payload_len = len;
@@ -146,23 +147,31 @@ INLINE long write_answer_ipv6(struct __sk_buff *skb, const struct packet *packet
 	answer.icmp.mtu = NETWORK16(mtu);
 	answer.icmp.mtu_high = NETWORK16(mtu >> 16);
 	u64 sum = sum_words(&answer.icmp, sizeof(answer.icmp)) + sum_words(&answer.quoted, sizeof(answer.quoted));
-	// The pseudo header.
+	// The checksum is also over the pseudo header.
 	sum += sum_words(&answer.ip.source, sizeof(struct address)) +
 	       sum_words(&answer.ip.destination, sizeof(struct address)) + len + NETWORK16(PROTOCOL_ICMPV6);
 	answer.icmp.checksum = changed_checksum(0xffff, sum);
 	return store_bytes(skb, ETHERNET_LEN, &answer, sizeof(answer), 0);
 }
 
-// Answers a packet by an error from the address that it was sent to: it is longer than an MTU or, if that is 0, has passed
+// Drops a packet, and answers it by an error from the address that it was sent to: it is longer than an MTU or, if that is 0, has passed
 // too many routers.
 static __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet *packet, u32 mtu)
 {
 	u32 first = 0, ifindex = skb->ifindex;
 	struct control *said = map_lookup(&control, &first);
 	count(mtu ? COUNT_TOO_LONG : COUNT_HOP_LIMIT);
+	// The frame of a packet that the director has decided names the device that it came from.
+	if (is_director_device(ifindex)) {
+		struct upcall_source source;
+		USE(count_given_back(ifindex));
+		if (load_bytes(skb, ETHERNET_SOURCE, &source, sizeof(source)))
+			return VERDICT_DROP;
+		ifindex = source.ifindex;
+	}
 	// RFC 1122, 3.2.2, and RFC 4443, 2.4.
 	if (!said || packet->fragment == LATER_FRAGMENT || !is_unicast(&packet->tuple.source) ||
-	    !is_within_limit(LIMITED_ANSWERS, said->answers_per_window, coarse_time_ns()))
+	    !is_within_limit(mtu ? LIMITED_TOO_LONG : LIMITED_HOP_LIMIT, said->answers_per_window, coarse_time_ns()))
 		return VERDICT_DROP;
 	if (packet->is_ipv6 ? write_answer_ipv6(skb, packet, mtu) : write_answer_ipv4(skb, packet, mtu))
 		return VERDICT_DROP;

@@ -3,6 +3,7 @@
 #ifndef LVS_FLOW_H
 #define LVS_FLOW_H
 
+#include "limit.h"
 #include "rewrite.h"
 #include "rule.h"
 

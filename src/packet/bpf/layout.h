@@ -164,15 +164,6 @@ struct control {
 	u32 first_check_mark;
 };
 
-// What a processor has done in a window.
-struct limit_window {
-	u64 window;
-	u64 count;
-};
-
-// What each processor does no more than a number of times in a window.
-enum limited_action { LIMITED_UPCALLS, LIMITED_ANSWERS, LIMITED_ACTIONS };
-
 // The places of flows of a family that nobody is assured of. The oldest one is given to the next flow.
 struct place_ring {
 	u64 next;
@@ -365,13 +356,6 @@ struct {
 	PINNED;
 } control SECTION(".maps");
 
-struct {
-	MAP_NUMBER(type, MAP_PERCPU_ARRAY);
-	MAP_NUMBER(max_entries, LIMITED_ACTIONS);
-	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct limit_window);
-} limit_windows SECTION(".maps");
-
 // What all processors have asked for, and has not come back. The director sets it to 0 when nothing waits: some
 // packets do not come back.
 struct {
@@ -393,24 +377,6 @@ INLINE void count(u32 counter)
 	u64 *value = map_lookup(&counts, &counter);
 	if (value)
 		*value += 1;
-}
-
-// A window has 2^24 ns.
-enum { WINDOW_SHIFT = 24 };
-
-// Counts an action. Returns whether this processor may still do it in this window.
-INLINE u32 is_within_limit(u32 action, u32 limit, u64 now)
-{
-	u64 window = now >> WINDOW_SHIFT;
-	struct limit_window *used = map_lookup(&limit_windows, &action);
-	if (!used)
-		return 0;
-	if (used->window != window) {
-		used->window = window;
-		used->count = 0;
-	}
-	used->count += 1;
-	return used->count <= limit;
 }
 
 #endif

@@ -24,8 +24,7 @@ impl PacketWorker {
         let result = self.follow_devices().and_then(|()| self.follow_routes(false));
         // An address that a route to this machine makes its own is not told of.
         let result = result.and(self.follow_addresses(now));
-        let is_well = self.check(result).is_some();
-        self.follow_checks();
+        let is_well = self.check(result).is_some() & self.follow_checks();
         let unowned = &self.unowned;
         let is_unowned = |service| unowned.values().any(|left| left.id == service);
         let reclaimed = self.servers.reclaim(&mut self.maps, is_unowned);

@@ -4,44 +4,62 @@ use std::collections::BTreeMap;
 
 use netlink_packet_route::AddressFamily;
 
+use super::virtual_service::PacketVirtualService;
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
 
+/// Each family, and whether it is IPv6.
+const FAMILIES: [(AddressFamily, bool); 2] =
+    [(AddressFamily::Inet, false), (AddressFamily::Inet6, true)];
+
 impl PacketWorker {
-    /// Tells the checks of all services the marks of their servers, of which the number of a server makes one.
-    pub(super) fn follow_checks(&mut self) {
-        let result = self.lead_checks();
-        let is_led = self.check(result).is_some();
-        let first = self.settings.check_marks.get();
-        for service in self.services.values() {
-            let Some(marks) = &service.request.check_marks else { continue };
-            let mark = |(backend, index): (&_, &u32)| {
-                let is_direct = self.servers.get(*index).is_some_and(|slot| slot.raw.is_direct());
-                (is_led && is_direct).then(|| (Clone::clone(backend), first + *index))
-            };
-            let known = service.servers.iter().filter_map(mark).collect::<BTreeMap<_, _>>();
-            marks.replace(service.drain.is_none().then_some(known));
+    /// Has the packets of checks led to servers, and tells the checks the marks of these, of which the number of a server
+    /// makes one. Returns whether all of it was possible.
+    pub(super) fn follow_checks(&mut self) -> bool {
+        // A successor has the rules and the program.
+        if self.is_superseded() {
+            return true;
         }
+        let mut is_well = true;
+        let first = self.settings.check_marks.get();
+        for (family, is_ipv6) in FAMILIES {
+            let is_checked = self.services.values().any(|service| is_of_family(service, is_ipv6));
+            if !is_checked {
+                self.check_program.remove_route(&mut self.netlink, first, family);
+                continue;
+            }
+            let result = self.route_checks(family);
+            let is_routed = self.check(result).is_some();
+            is_well &= is_routed;
+            for service in self.services.values().filter(|it| is_of_family(it, is_ipv6)) {
+                let Some(marks) = &service.request.check_marks else { continue };
+                let mark = |(backend, index): (&_, &u32)| {
+                    let slot = self.servers.get(*index)?;
+                    let is_reached = is_routed && slot.raw.is_direct();
+                    is_reached.then(|| (Clone::clone(backend), first + *index))
+                };
+                let known = service.servers.iter().filter_map(mark).collect::<BTreeMap<_, _>>();
+                marks.replace(Some(known));
+            }
+        }
+        if !FAMILIES.iter().any(|(_, is_ipv6)| {
+            self.services.values().any(|service| is_of_family(service, *is_ipv6))
+        }) {
+            self.check_program.detach();
+        }
+        is_well
     }
 
-    /// Has packets with marks led to servers while a service has checks.
-    fn lead_checks(&mut self) -> Result<(), PacketError> {
-        let checked = self
-            .services
-            .values()
-            .filter(|service| service.request.check_marks.is_some() && service.drain.is_none());
-        let mut families: Vec<_> = checked
-            .map(|service| match service.key.address().is_ipv6() {
-                true => AddressFamily::Inet6,
-                false => AddressFamily::Inet,
-            })
-            .collect();
-        families.dedup();
+    fn route_checks(&mut self, family: AddressFamily) -> Result<(), PacketError> {
+        self.check_program.attach(&mut self.program)?;
         let first = self.settings.check_marks.get();
-        if families.is_empty() {
-            self.check_program.end(&mut self.netlink, first);
-            return Ok(());
-        }
-        self.check_program.begin(&mut self.program, &mut self.netlink, first, &families)
+        self.check_program.route(&mut self.netlink, first, family)
     }
+}
+
+/// Returns whether a service of a family has checks at its virtual address.
+fn is_of_family(service: &PacketVirtualService, is_ipv6: bool) -> bool {
+    service.request.check_marks.is_some()
+        && service.drain.is_none()
+        && service.key.address().is_ipv6() == is_ipv6
 }

@@ -36,10 +36,8 @@ impl PacketWorker {
                     self.servers.disown(service.server_indexes());
                     let left = UnownedService { id: service.id, is_handed_over: true };
                     self.unowned.insert(key, left);
-                    if let Some(marks) = &service.request.check_marks {
-                        marks.replace(None);
-                    }
-                    self.follow_checks();
+                    service.forget_check_marks();
+                    // The rules stay for the successor.
                 }
                 owner.finish(EngineDrainReport::default());
             }
@@ -156,6 +154,9 @@ impl PacketWorker {
             drain.flows.get_or_insert(flows);
         }
         self.forget_address(key);
+        if let Some(service) = self.services.get(&key) {
+            service.forget_check_marks();
+        }
         self.follow_checks();
         self.end_drained(now());
     }

@@ -20,7 +20,7 @@ use crate::packet::flow_sync::{FlowBatch, FlowFeed, RestoredFlows};
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawServiceKey};
 use crate::packet::netlink::{AddressWatch, RouteSocket};
 use crate::packet::program::PacketProgram;
-use crate::packet::settings::{PACKET_CHECK_MARK_COUNT, PacketSettings};
+use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
 use crate::panics::panic_message;
 use crate::sync::{Mutex, lock};
@@ -69,10 +69,9 @@ impl PacketEngine {
     }
 
     fn try_start(settings: PacketSettings) -> Result<Self, PacketError> {
-        let first = settings.check_marks.get();
-        if !first.is_multiple_of(PACKET_CHECK_MARK_COUNT) {
-            return Err(PacketError::CheckMarks { first });
-        }
+        settings
+            .validate()
+            .map_err(|(setting, reason)| PacketError::Setting { setting, reason })?;
         let mut netlink = RouteSocket::open().map_err(|source| PacketError::Netlink { source })?;
         let addresses = AddressWatch::open().map_err(|source| PacketError::Netlink { source })?;
         let loaded = PacketProgram::load(&settings)?;

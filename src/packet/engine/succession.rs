@@ -16,8 +16,8 @@ use crate::packet::layout::{RawControl, RawService, SERVICE_UNOWNED};
 const SUCCESSION_TIME: Duration = Duration::from_secs(1);
 /// What the program counts decisions in: 2^24 ns.
 const WINDOWS_PER_SECOND: u32 = (1_000_000_000_u64 >> 24) as u32;
-/// The ICMP errors that each processor answers with in a second: as many as the kernel itself sends by default
-/// (`net.ipv4.icmp_msgs_per_sec`).
+/// The ICMP errors of a kind that each processor answers with in a second: what the kernel itself sends of all kinds by
+/// default (`net.ipv4.icmp_msgs_per_sec`).
 const ANSWERS_PER_SECOND: u32 = 1000;
 
 /// Who has told last that it is alive.

@@ -326,6 +326,13 @@ impl PacketVirtualService {
         maps.set_service(&self.key, service)
     }
 
+    /// Says that checks reach no server of it by a mark.
+    pub(super) fn forget_check_marks(&self) {
+        if let Some(marks) = &self.request.check_marks {
+            marks.replace(None);
+        }
+    }
+
     /// Leaves the service to a successor. Until that has it, the table decides.
     pub(super) fn hand_over(&self, maps: &mut PacketMaps) -> Result<(), PacketError> {
         let Some(service) = self.published else { return Ok(()) };

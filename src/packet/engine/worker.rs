@@ -377,7 +377,6 @@ impl PacketWorker {
             let result = self.maps.set_control(&RawControl::default());
             self.check(result);
         }
-        self.check_program.end(&mut self.netlink, self.settings.check_marks.get());
         if is_empty {
             let folder = self.settings.pin_folder.clone();
             let result = detach(&folder, self.program.devices());

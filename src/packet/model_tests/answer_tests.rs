@@ -6,8 +6,9 @@ use super::frames::{
 };
 use super::model::FrameVerdict;
 use super::model_state::ModelDirector;
+use super::table_tests::{stay_on_one_processor, window};
 use super::{ComparedProgram, SERVER, SERVICE, address, ends};
-use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, server_method};
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawControl, server_method};
 
 const METHODS: [u8; 4] =
     [server_method::NAT, server_method::DIRECT, server_method::IPIP, server_method::GUE];
@@ -98,10 +99,23 @@ fn nobody_is_answered_who_sends_from_no_address_and_no_later_fragment_is() {
 
 #[test]
 fn a_processor_answers_no_more_than_its_limit() {
-    let Some(mut compared) = with_mtu(PROTOCOL_TCP, server_method::NAT) else { return };
-    compared.set_director(ModelDirector { answers: false, ..DIRECTOR });
+    const LIMIT: u32 = 3;
+    let Some(mut compared) = with_mtu(PROTOCOL_TCP, server_method::IPIP) else { return };
+    stay_on_one_processor();
     let (client, service, _) = ends(0);
-    let sent = with_hop_limit(&tcp(client, service, SYN), 1);
-    assert_eq!(compared.run(&sent).0, FrameVerdict::Drop);
-    compared.compare_state();
+    let begun = with_hop_limit(&tcp(client, service, SYN), 1);
+    let long = tcp_with_payload(client, service, ACK, &[7; TAP_MTU]);
+    compared.run(&tcp(client, service, SYN));
+    let control = RawControl { answers_per_window: LIMIT, ..RawControl::default() };
+    compared.maps.set_control(&control).expect("the control");
+    // Each kind has a limit of its own.
+    for sent in [begun, long] {
+        let first = window();
+        let verdicts = [(); 200].map(|()| compared.program.test_run(&sent).0);
+        let windows = (window() - first + 1) as usize;
+        let answered = verdicts.iter().filter(|verdict| **verdict == 7).count();
+        let limit = LIMIT as usize;
+        assert!((limit..=limit * windows).contains(&answered), "{answered} in {windows} windows");
+        assert!(verdicts.iter().all(|verdict| [2, 7].contains(verdict)), "{verdicts:?}");
+    }
 }

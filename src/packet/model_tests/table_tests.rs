@@ -12,26 +12,32 @@ use super::{
 use crate::packet::layout::{PROTOCOL_TCP, RawControl, RawPeer};
 use crate::packet::statistics::PacketStatistics;
 
-#[test]
-fn the_director_is_asked_for_as_many_flows_as_it_wants_in_a_window() {
-    const LIMIT: u32 = 5;
-    let Some(mut compared) = with_services() else { return };
-    let (client, service, _) = ends(0);
-    // Each processor has a window of its own.
+/// Keeps this thread on one processor: each has a window of its own.
+pub(super) fn stay_on_one_processor() {
     let allowed = sched_getaffinity(None).expect("the processors");
     let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).expect("a processor");
     let mut one = CpuSet::new();
     one.set(first);
     sched_setaffinity(None, &one).expect("this thread may stay on one processor");
+}
+
+/// Returns the number of the window that the program counts in.
+pub(super) fn window() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    (now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) >> 24
+}
+
+#[test]
+fn the_director_is_asked_for_as_many_flows_as_it_wants_in_a_window() {
+    const LIMIT: u32 = 5;
+    let Some(mut compared) = with_services() else { return };
+    let (client, service, _) = ends(0);
+    stay_on_one_processor();
     let (tap_ifindex, upcalls_per_window) = (compared.tap, LIMIT);
     let alive_until = u64::MAX;
     let control =
         RawControl { alive_until, tap_ifindex, upcalls_per_window, ..RawControl::default() };
     compared.maps.set_control(&control).expect("the control");
-    let window = || {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        (now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) >> 24
-    };
     let mut port = 1;
     // Sends in two windows, each time until a batch has begun and ended in one of them that is new.
     for expected in [LIMIT, 2 * LIMIT] {
