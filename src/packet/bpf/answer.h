@@ -69,7 +69,7 @@ static __attribute__((noinline)) u32 exceeded_mtu(struct __sk_buff *skb, const s
 	struct server *server = map_lookup(&servers, &index);
 	if (!(flow->state & FLOW_TO_CLIENT) && server)
 		overhead = tunnel_overhead(server);
-	// The kernel looks for a device that is gone, too.
+	// Of a device that is gone nothing is known.
 	if (check_mtu(skb, outgoing_device(flow), &mtu, 0, 0) < 0 || mtu <= overhead)
 		return 0;
 	if (skb->gso_size)
@@ -90,8 +90,8 @@ INLINE u32 is_unicast(const struct address *address)
 	return first != 0xff && (address->words[0] | address->words[1] | address->words[2] | address->words[3]);
 }
 
-// Gives what is quoted the sum 0. A device may yet put a checksum there, of all that follows, which the kernel has left to
-// it: then the sum stays 0, and the octets too.
+// Gives what is quoted the sum 0. The kernel may have left the checksum of the packet to a device, which writes it there
+// yet, as the sum of all that follows: with the sum 0 neither changes.
 INLINE void set_zero_sum(const struct packet *packet, struct quoted_transport *quoted)
 {
 	u32 is_at_its_place = packet->transport == (packet->is_ipv6 ? IPV6_TRANSPORT : IPV4_TRANSPORT);
