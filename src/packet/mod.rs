@@ -210,6 +210,7 @@
 //! forwarded packets do not see them.
 
 mod check_program;
+mod check_routes;
 mod engine;
 mod error;
 mod flow_direction;

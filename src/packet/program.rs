@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::check_program::remove_all_routes;
+use super::check_routes::remove_all_routes;
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
 use super::maps::{PacketMaps, with_causes};
