@@ -104,20 +104,25 @@ fn what_a_director_leaves_with_its_services_is_removed_by_the_detachment() {
 #[test]
 fn a_check_sees_whether_a_server_has_the_virtual_address() {
     let Some(world) = World::build() else { return };
-    prepare_servers(&world);
     let _unpacking = unpack(&world);
+    check_virtual_addresses(&world, &METHODS);
+}
+
+/// Has a director see by checks which servers have the virtual address, as the active one and as a standby.
+pub(crate) fn check_virtual_addresses(world: &World, methods: &[&str]) {
+    prepare_servers(world);
     // Its kernel takes answers from an address of its own.
     world.within("director", || {
         fs::write("/proc/sys/net/ipv4/conf/all/accept_local", "1").expect("a setting");
     });
     for machine in ["a", "b"] {
-        greet(&world, machine);
+        greet(world, machine);
     }
     for family in [0, 1] {
         let address = VIRTUAL[family];
-        for method in METHODS {
-            on_director(&world, async || {
-                let config = config(&world, family, method);
+        for method in methods {
+            on_director(world, async || {
+                let config = config(world, family, method);
                 let director = Director::start(config).await.expect("it starts");
                 until_states_are(&director, ["eligible"; 2], method).await;
                 world.at("b", &format!("address del {address} dev lo"));
@@ -135,7 +140,7 @@ fn a_check_sees_whether_a_server_has_the_virtual_address() {
                 until_states_are(&director, ["eligible"; 2], "active again").await;
                 director.stop(Duration::ZERO).await;
             });
-            assert_eq!(rules(&world), "", "it leaves none");
+            assert_eq!(rules(world), "", "it leaves none");
         }
     }
 }

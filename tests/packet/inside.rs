@@ -32,6 +32,17 @@ fn packets_go_by_direct_routing() {
 }
 
 #[test]
+#[cfg(feature = "director")]
+#[ignore = "runs in a kernel of its own"]
+fn checks_see_virtual_addresses() {
+    with_world(|world| {
+        crate::checks::check_virtual_addresses(world, &["method = \"dr\""]);
+        let filters = world.output("director", "tc", "filter show dev lo egress");
+        assert_eq!(filters, "");
+    });
+}
+
+#[test]
 #[ignore = "runs in a kernel of its own"]
 fn flows_are_handed_over() {
     with_world(|world| {
