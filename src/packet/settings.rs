@@ -69,18 +69,20 @@ const DEFAULT_CHECK_MARKS: NonZeroU32 = NonZeroU32::new(0x6c76_4000).unwrap();
 pub const PACKET_CHECK_MARK_COUNT: u32 = super::layout::MAX_SERVERS;
 
 impl PacketSettings {
-    /// Returns the name of a setting that has a value which it may not have, and what is expected.
-    pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
+    /// Returns the names of settings that have values which they may not have, each with what is expected.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
         if !self.check_marks.get().is_multiple_of(PACKET_CHECK_MARK_COUNT) {
             let reason = format!("a multiple of {PACKET_CHECK_MARK_COUNT} is expected");
-            return Err(("check_marks", reason));
+            problems.push(("check_marks", reason));
         }
         let is_ipv4 = |source: &&TunnelSource| source.network().is_ipv4();
         let of_ipv4 = self.tunnel_sources.iter().filter(is_ipv4).count();
         if of_ipv4 > 1 || self.tunnel_sources.len() - of_ipv4 > 1 {
-            return Err(("tunnel_sources", "one network of each family is expected".to_owned()));
+            let reason = "one network of each family is expected".to_owned();
+            problems.push(("tunnel_sources", reason));
         }
-        Ok(())
+        problems
     }
 }
 

@@ -111,7 +111,7 @@ impl PacketConfig {
         if self.check_marks == Some(0) {
             refuse("check_marks", &format!("a multiple of {PACKET_CHECK_MARK_COUNT} is expected"));
         }
-        if let Err((key, reason)) = self.settings().validate() {
+        for (key, reason) in self.settings().problems() {
             refuse(key, &reason);
         }
         if self.decisions_per_second == Some(0) {

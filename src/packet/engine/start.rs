@@ -69,9 +69,9 @@ impl PacketEngine {
     }
 
     fn try_start(settings: PacketSettings) -> Result<Self, PacketError> {
-        settings
-            .validate()
-            .map_err(|(setting, reason)| PacketError::Setting { setting, reason })?;
+        if let Some((setting, reason)) = settings.problems().pop() {
+            return Err(PacketError::Setting { setting, reason });
+        }
         let mut netlink = RouteSocket::open().map_err(|source| PacketError::Netlink { source })?;
         let addresses = AddressWatch::open().map_err(|source| PacketError::Netlink { source })?;
         let loaded = PacketProgram::load(&settings)?;
