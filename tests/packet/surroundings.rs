@@ -1,13 +1,16 @@
 //! What a machine may lack: each error names it, with what to do.
 
 use std::fs;
+use std::time::Duration;
 
-use lvs::engine::{Engine as _, EngineProtocol};
+use lvs::engine::{
+    CheckMark, CheckMarks, Engine as _, EngineProtocol, ForwardingMethod, NewConnections,
+};
 use lvs::packet::{PacketEngine, PacketSettings};
 use lvs::scheduler::RoundRobin;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use crate::carried::{ask_name, connect, request, settings, start_engine};
+use crate::carried::{ask_name, connect, request, request_to_port, settings, start_engine};
 use crate::flows::{serve_both, virtual_address};
 use crate::world::{SERVERS, World, socket_address};
 
@@ -33,6 +36,7 @@ fn the_folder_must_be_in_a_bpf_file_system() {
 fn the_process_must_have_two_capabilities() {
     let Some(world) = World::build() else { return };
     let settings = settings(&world);
+    // Starts an engine, and returns what it has for the check of a server.
     let try_with = |capabilities| {
         world.within("director", || {
             // The folder is there, so that only what is tested is missing.
@@ -43,7 +47,17 @@ fn the_process_must_have_two_capabilities() {
                 inheritable: CapabilitySet::empty(),
             };
             set_capabilities(None, sets).expect("less is always possible");
-            PacketEngine::start(settings.clone()).map(drop).map_err(|error| error.to_string())
+            let engine =
+                PacketEngine::start(settings.clone()).map_err(|error| error.to_string())?;
+            let (set, mut request) = request_to_port(80, EngineProtocol::Tcp, 0, RoundRobin::new());
+            let id = set.snapshot().backends()[0].id().clone();
+            request.methods.replace([(id.clone(), ForwardingMethod::DirectRouting)].into());
+            let marks = CheckMarks::default();
+            request.check_marks = Some(marks.clone());
+            let service = engine.claim(request).expect("a claim").begin().expect("it is served");
+            let mark = marks.get(&id);
+            service.drain(Duration::ZERO, NewConnections::Refused);
+            Ok::<_, String>(mark)
         })
     };
     let (bpf, network) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
@@ -52,7 +66,8 @@ fn the_process_must_have_two_capabilities() {
         assert!(error.contains("CAP_BPF and CAP_NET_ADMIN"), "{too_few:?}: {error}");
     }
     // Root's files, of which the capability to pass over their rights is not needed.
-    try_with(bpf | network).expect("these are enough");
+    let mark = try_with(bpf | network).expect("these are enough");
+    assert!(matches!(mark, CheckMark::Mark(_)), "also for the program for checks: {mark:?}");
 }
 
 #[test]

@@ -95,10 +95,12 @@ INLINE u32 is_unicast(const struct address *address)
 INLINE void set_zero_sum(const struct packet *packet, struct quoted_transport *quoted)
 {
 	u32 is_at_its_place = packet->transport == (packet->is_ipv6 ? IPV6_TRANSPORT : IPV4_TRANSPORT);
-	if (is_at_its_place && packet->tuple.protocol == PROTOCOL_TCP)
+	if (is_at_its_place && packet->tuple.protocol == PROTOCOL_TCP) {
 		quoted->words[TCP_CHECKSUM / 2] = 0xffff;
-	else if (is_at_its_place)
+		KEEP_BRANCH;
+	} else if (is_at_its_place) {
 		quoted->words[UDP_CHECKSUM / 2] = 0xffff;
+	}
 	quoted->words[9] = 0;
 	quoted->words[9] = changed_checksum(0xffff, sum_words(quoted, sizeof(*quoted)));
 }
