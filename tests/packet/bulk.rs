@@ -175,14 +175,15 @@ pub(crate) fn exchange(world: &World, address: SocketAddr, chunks: usize) {
     assert_eq!(sent, read_hash(&mut reader), "{chunks} MiB up");
 }
 
-/// Returns how many segments a machine has dropped because of their checksums.
-fn checksum_errors(world: &World, machine: &str) -> u64 {
+/// Returns what the kernel of a machine has counted of a protocol over IPv4, such as `Tcp`.
+pub(crate) fn kernel_count(world: &World, machine: &str, protocol: &str, name: &str) -> u64 {
     let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").expect("statistics");
     let text = world.within(machine, read);
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp: "));
+    let head = format!("{protocol}: ");
+    let mut lines = text.lines().filter(|line| line.starts_with(&head));
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
     let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, count) = pairs.find(|(name, _)| *name == "InCsumErrors").expect("the counter");
+    let (_, count) = pairs.find(|(known, _)| *known == name).expect("the counter");
     count.parse().expect("a number")
 }
 
@@ -218,6 +219,6 @@ fn a_gigabyte_each_way_arrives_as_it_was_sent() {
         println!("{offloads:?}, {}: {chunks} MiB each way in {took:?}", VIRTUAL[family]);
     }
     for machine in ["client", "a", "b"] {
-        assert_eq!(checksum_errors(&world, machine), 0, "{machine}");
+        assert_eq!(kernel_count(&world, machine, "Tcp", "InCsumErrors"), 0, "{machine}");
     }
 }

@@ -10,7 +10,9 @@ use clap::ValueEnum;
 
 use self::change::{AppliedChanges, HostChange};
 pub(crate) use self::error::RealServerError;
-use self::host::{address_owners, check_gue, check_privilege, is_link_up, read_setting, takes_any};
+use self::host::{
+    ANY_MODE, address_owners, check_gue, check_privilege, is_link_up, read_setting, tunnel_mode,
+};
 use crate::error::CliError;
 use crate::output::print_if_read;
 use crate::service_manager as manager;
@@ -161,8 +163,11 @@ fn plan_decapsulation(
     let is_up =
         is_link_up(interface)?.ok_or(RealServerError::MissingDevice { interface, module })?;
     let mut wanted = Vec::new();
-    if interface == IPV6_TUNNEL && !is_v6 && !takes_any(interface)? {
-        wanted.push(HostChange::TakeAny(interface));
+    if interface == IPV6_TUNNEL {
+        let before = tunnel_mode(interface)?;
+        let of_family = if is_v6 { "ip6ip6" } else { "ipip6" };
+        let takes_family = before == ANY_MODE || before == of_family;
+        wanted.extend((!takes_family).then_some(HostChange::TakeAny { interface, before }));
     }
     wanted.extend((!is_up).then_some(HostChange::SetLinkUp(interface)));
     wanted.extend(args.port.map(|port| HostChange::AddGuePort { port, is_v6: is_over_v6 }));

@@ -105,12 +105,19 @@ INLINE void set_zero_sum(const struct packet *packet, struct quoted_transport *q
 	quoted->words[9] = changed_checksum(0xffff, sum_words(quoted, sizeof(*quoted)));
 }
 
+// Cuts a packet to what an error quotes of it, reads that, and makes room before it for the headers of the error. The
+// length is that of a header of IP.
+INLINE long make_answer_room(struct __sk_buff *skb, void *quoted, u32 ip_len)
+{
+	u32 quoted_len = ip_len + sizeof(struct quoted_transport);
+	return change_tail(skb, ETHERNET_LEN + quoted_len, 0) || load_bytes(skb, ETHERNET_LEN, quoted, quoted_len) ||
+	       adjust_room(skb, ip_len + sizeof(struct icmp_error), ROOM_AFTER_ETHERNET, 0);
+}
+
 INLINE long write_answer_ipv4(struct __sk_buff *skb, const struct packet *packet, u32 mtu)
 {
 	struct answer_ipv4 answer = {};
-	if (change_tail(skb, ETHERNET_LEN + sizeof(answer.quoted) + sizeof(answer.transport), 0) ||
-	    load_bytes(skb, ETHERNET_LEN, &answer.quoted, sizeof(answer.quoted) + sizeof(answer.transport)) ||
-	    adjust_room(skb, sizeof(answer.ip) + sizeof(answer.icmp), ROOM_AFTER_ETHERNET, 0))
+	if (make_answer_room(skb, &answer.quoted, sizeof(answer.ip)))
 		return -1;
 	set_zero_sum(packet, &answer.transport);
 	answer.ip.version_and_len = 0x45;
@@ -133,9 +140,7 @@ INLINE long write_answer_ipv4(struct __sk_buff *skb, const struct packet *packet
 INLINE long write_answer_ipv6(struct __sk_buff *skb, const struct packet *packet, u32 mtu)
 {
 	struct answer_ipv6 answer = {};
-	if (change_tail(skb, ETHERNET_LEN + sizeof(answer.quoted) + sizeof(answer.transport), 0) ||
-	    load_bytes(skb, ETHERNET_LEN, &answer.quoted, sizeof(answer.quoted) + sizeof(answer.transport)) ||
-	    adjust_room(skb, sizeof(answer.ip) + sizeof(answer.icmp), ROOM_AFTER_ETHERNET, 0))
+	if (make_answer_room(skb, &answer.quoted, sizeof(answer.ip)))
 		return -1;
 	set_zero_sum(packet, &answer.transport);
 	u16 len = NETWORK16(sizeof(answer) - sizeof(answer.ip));
@@ -156,8 +161,8 @@ INLINE long write_answer_ipv6(struct __sk_buff *skb, const struct packet *packet
 	return store_bytes(skb, ETHERNET_LEN, &answer, sizeof(answer), 0);
 }
 
-// Drops a packet, and answers it by an error from the address that it was sent to: it is longer than an MTU or, if that is 0, has passed
-// too many routers.
+// Drops a packet, and answers it by an error from the address that it was sent to: it is longer than an MTU or, if that
+// is 0, has passed too many routers.
 static __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet *packet, u32 mtu)
 {
 	u32 first = 0, ifindex = skb->ifindex;
@@ -175,8 +180,10 @@ static __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct 
 	if (!said || packet->fragment == LATER_FRAGMENT || !is_unicast(&packet->tuple.source) ||
 	    !is_within_limit(mtu ? LIMITED_TOO_LONG : LIMITED_HOP_LIMIT, said->answers_per_window, coarse_time_ns()))
 		return VERDICT_DROP;
-	if (packet->is_ipv6 ? write_answer_ipv6(skb, packet, mtu) : write_answer_ipv4(skb, packet, mtu))
+	if (packet->is_ipv6 ? write_answer_ipv6(skb, packet, mtu) : write_answer_ipv4(skb, packet, mtu)) {
+		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
+	}
 	return send(skb, ifindex);
 }
 

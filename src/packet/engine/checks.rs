@@ -20,18 +20,18 @@ impl PacketWorker {
         if self.is_superseded() {
             return true;
         }
-        let mut is_well = true;
+        let (mut is_well, mut is_any) = (true, false);
         let first = self.settings.check_marks.get();
         for (family, is_ipv6) in FAMILIES {
-            let is_checked = self.services.values().any(|service| is_of_family(service, is_ipv6));
-            if !is_checked {
+            if !self.services.values().any(|service| has_checks_of(service, is_ipv6)) {
                 self.check_program.remove_route(&mut self.netlink, first, family);
                 continue;
             }
+            is_any = true;
             let result = self.route_checks(family);
             let is_routed = self.check(result).is_some();
             is_well &= is_routed;
-            for service in self.services.values().filter(|it| is_of_family(it, is_ipv6)) {
+            for service in self.services.values().filter(|it| has_checks_of(it, is_ipv6)) {
                 let Some(marks) = &service.request.check_marks else { continue };
                 let mark = |(backend, index): (&_, &u32)| {
                     let slot = self.servers.get(*index)?;
@@ -42,9 +42,7 @@ impl PacketWorker {
                 marks.replace(Some(known));
             }
         }
-        if !FAMILIES.iter().any(|(_, is_ipv6)| {
-            self.services.values().any(|service| is_of_family(service, *is_ipv6))
-        }) {
+        if !is_any {
             self.check_program.detach();
         }
         is_well
@@ -58,7 +56,7 @@ impl PacketWorker {
 }
 
 /// Returns whether a service of a family has checks at its virtual address.
-fn is_of_family(service: &PacketVirtualService, is_ipv6: bool) -> bool {
+fn has_checks_of(service: &PacketVirtualService, is_ipv6: bool) -> bool {
     service.request.check_marks.is_some()
         && service.drain.is_none()
         && service.key.address().is_ipv6() == is_ipv6

@@ -213,6 +213,15 @@ fn a_real_server_is_prepared_and_left_as_it_was() {
         assert_eq!(state(), before, "{arguments}: {undone:?}");
     }
 
+    // A tunnel that takes packets of the other family alone has its mode again.
+    ip("server: -6 tunnel change ip6tnl0 mode ipip6");
+    let with_mode = state();
+    let mut program = RealServer::start("--vip fd08::100 --method tunnel");
+    assert_eq!(program.changes()[0], "set the mode of ip6tnl0 from ipip6 to any");
+    program.stop();
+    assert_eq!(state(), with_mode);
+    ip("server: -6 tunnel change ip6tnl0 mode ip6ip6");
+
     // What is as it should be is neither changed nor undone, and what another program changes stays.
     ip("server: address add 10.8.0.100/32 dev lo");
     within("server", || set("ipv4/conf/all/arp_ignore", "2"));

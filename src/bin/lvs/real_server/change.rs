@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::error::RealServerError;
-use super::host::{ip, read_setting, write_setting};
+use super::host::{ANY_MODE, ip, read_setting, write_setting};
 use crate::error::with_causes;
 use crate::output::{complain, print_if_read};
 
@@ -19,8 +19,11 @@ pub(super) enum HostChange {
     },
     /// An interface that was down.
     SetLinkUp(&'static str),
-    /// A tunnel over IPv6 that took packets of IPv6 alone out of others.
-    TakeAny(&'static str),
+    /// A tunnel over IPv6 that took packets of one family alone out of others, by its mode.
+    TakeAny {
+        interface: &'static str,
+        before: &'static str,
+    },
     /// A UDP port whose datagrams are unpacked, for the outer packets of one address family.
     AddGuePort {
         port: u16,
@@ -37,7 +40,7 @@ impl HostChange {
         match self {
             Self::Set { key, value, .. } => write_setting(key, *value),
             Self::SetLinkUp(interface) => run_ip(&format!("link set {interface} up")),
-            Self::TakeAny(interface) => run_ip(&format!("-6 tunnel change {interface} mode any")),
+            Self::TakeAny { interface, .. } => set_tunnel_mode(interface, ANY_MODE),
             Self::AddGuePort { port, is_v6 } => {
                 run_ip(&format!("{} fou add port {port} gue", family(*is_v6)))
             }
@@ -68,9 +71,9 @@ impl HostChange {
                 run_ip(&format!("link set {interface} down"))?;
                 Ok(format!("set {interface} down"))
             }
-            Self::TakeAny(interface) => {
-                run_ip(&format!("-6 tunnel change {interface} mode ip6ip6"))?;
-                Ok(format!("set the mode of {interface} from any to ip6ip6"))
+            Self::TakeAny { interface, before } => {
+                set_tunnel_mode(interface, before)?;
+                Ok(format!("set the mode of {interface} from {ANY_MODE} to {before}"))
             }
             Self::AddGuePort { port, is_v6 } => {
                 run_ip(&format!("{} fou del port {port}", family(*is_v6)))?;
@@ -91,8 +94,8 @@ impl fmt::Display for HostChange {
         match self {
             Self::Set { key, value, before } => write!(f, "set {key} from {before} to {value}"),
             Self::SetLinkUp(interface) => write!(f, "set {interface} up"),
-            Self::TakeAny(interface) => {
-                write!(f, "set the mode of {interface} from ip6ip6 to any")
+            Self::TakeAny { interface, before } => {
+                write!(f, "set the mode of {interface} from {before} to {ANY_MODE}")
             }
             Self::AddGuePort { port, is_v6 } => {
                 write!(f, "added the GUE port {port}{}", over(*is_v6))
@@ -104,6 +107,10 @@ impl fmt::Display for HostChange {
 
 fn run_ip(arguments: &str) -> Result<(), RealServerError> {
     ip(arguments).map(drop)
+}
+
+fn set_tunnel_mode(interface: &str, mode: &str) -> Result<(), RealServerError> {
+    run_ip(&format!("-6 tunnel change {interface} mode {mode}"))
 }
 
 const fn family(is_v6: bool) -> &'static str {

@@ -65,11 +65,19 @@ pub(super) fn is_link_up(interface: &str) -> Result<Option<bool>, RealServerErro
     Ok(links.map(|flags| flags.split(',').any(|flag| flag == "UP")).next())
 }
 
-/// Tells whether a tunnel over IPv6 takes packets of either family out of others.
-pub(super) fn takes_any(interface: &str) -> Result<bool, RealServerError> {
+/// The mode of a tunnel over IPv6 that takes packets of either family out of others.
+pub(super) const ANY_MODE: &str = "any";
+
+/// Returns the mode of a tunnel over IPv6, as `ip` is told it.
+pub(super) fn tunnel_mode(interface: &str) -> Result<&'static str, RealServerError> {
     // Such as `ip6tnl0: ipv6/ipv6 remote :: local :: ...`.
     let shown = ip(&format!("-6 tunnel show {interface}"))?;
-    Ok(shown.split_whitespace().nth(1).is_some_and(|mode| mode.starts_with("any/")))
+    let families = shown.split_whitespace().nth(1).unwrap_or_default();
+    Ok(match families.split('/').next() {
+        Some("any") => ANY_MODE,
+        Some("ip") => "ipip6",
+        _ => "ip6ip6",
+    })
 }
 
 fn setting_path(key: &str) -> String {
