@@ -231,6 +231,7 @@ pub use self::config::{
     TcpQueueConfig, TcpQueueConfigBuilder, TlsTrustConfig, TrackConfig, TrackConfigBuilder,
     TunnelChecksumConfig, TunnelConfig, TunnelConfigBuilder, TunnelEncapsulation, UdpConfig,
     UdpConfigBuilder, VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
+    XdpModeConfig,
 };
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{

@@ -6,7 +6,7 @@ use crate::metrics::{MetricDescription, describe_all};
 use crate::packet::PacketStatistics;
 
 /// A metric for each counter of the engine, under its name.
-const METRICS: [MetricDescription; 18] = [
+const METRICS: [MetricDescription; 19] = [
     MetricDescription::counter(
         "lvs_packet_upcalls_total",
         "New flows of the packet engine that the scheduler was asked for.",
@@ -77,6 +77,10 @@ const METRICS: [MetricDescription; 18] = [
     MetricDescription::counter(
         "lvs_packet_elsewhere_total",
         "Packets of no flow that were dropped because another machine has the virtual address, or had it just now.",
+    ),
+    MetricDescription::counter(
+        "lvs_packet_at_xdp_total",
+        "Packets that the packet engine carried at XDP.",
     ),
     MetricDescription::counter(
         "lvs_packet_flows_forgotten_total",

@@ -13,6 +13,7 @@ use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
 use super::program::{self, parse_link_name};
 use super::statistics::PacketStatistics;
+use super::xdp_program::pinned_links;
 use crate::engine::{EngineProtocol, ForwardingMethod};
 
 /// What the kernel has of a [`PacketEngine`](super::PacketEngine): for a look from outside of its process.
@@ -21,6 +22,8 @@ use crate::engine::{EngineProtocol, ForwardingMethod};
 pub struct PacketKernelState {
     /// The devices that the program is attached to by links; unknown before Linux 6.6.
     pub devices: Vec<String>,
+    /// Those of them at whose drivers frames are carried ([`PacketSettings::xdp_devices`](super::PacketSettings::xdp_devices)).
+    pub xdp_devices: Vec<String>,
     /// The services that get new flows.
     pub services: Vec<PacketServiceState>,
     /// The flows that are remembered.
@@ -74,6 +77,9 @@ impl PacketKernelState {
         let devices = names.filter_map(|name| Some(parse_link_name(&name)?.1.to_owned()));
         let mut devices: Vec<_> = devices.collect();
         devices.sort();
+        let xdp_links = pinned_links(&folder).into_iter();
+        let mut xdp_devices: Vec<_> = xdp_links.map(|(_, link)| link.device).collect();
+        xdp_devices.sort();
         let maps = PacketMaps::from_pins(&folder)?;
         let mut flows_of = BTreeMap::<u32, u64>::new();
         for entry in maps.flows() {
@@ -110,7 +116,7 @@ impl PacketKernelState {
         services.sort_by_key(|service| service.address);
         let flows = flows_of.values().sum();
         let statistics = PacketStatistics::read(&maps)?;
-        Ok(Some(Self { devices, services, flows, statistics }))
+        Ok(Some(Self { devices, xdp_devices, services, flows, statistics }))
     }
 }
 

@@ -9,12 +9,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
 
 /// The number of a layout. It changes with every change of a struct, because maps outlive the director.
-pub(super) const LAYOUT_VERSION: u32 = 7;
+pub(super) const LAYOUT_VERSION: u32 = 8;
 
 pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
 /// The most devices whose other end packets are given to directly.
 pub(super) const MAX_PEERS: usize = 4096;
+/// The most devices whose frames the program for frames gets.
+pub(super) const MAX_XDP_DEVICES: usize = 64;
 
 /// An address of either family in network order; IPv4 is mapped.
 #[derive(
@@ -190,6 +192,13 @@ raw_structs! {
         source: [u8; 6],
     }
 
+    /// A device whose frames the program for frames gets.
+    struct RawXdpDevice {
+        mac: [u8; 6],
+        /// [`XDP_DEVICE_SENDS_PIECES`]
+        flags: u16,
+    }
+
     struct RawControl {
         /// Nanoseconds of the monotonic clock.
         alive_until: u64,
@@ -246,6 +255,9 @@ pub(super) const SERVICE_HASHES_PORT: u32 = 8;
 pub(super) const SERVICE_IS_ELSEWHERE: u32 = 16;
 /// A bit of [`RawService::flags`]: connections that are not known may be told of soon, and are not refused.
 pub(super) const SERVICE_IS_NEW_HERE: u32 = 32;
+
+/// A bit of [`RawXdpDevice::flags`]: it sends frames that lie in several pieces.
+pub(super) const XDP_DEVICE_SENDS_PIECES: u16 = 1;
 
 /// [`RawService::rule`]
 pub(super) mod table_rule {

@@ -11,7 +11,7 @@ use super::error::PacketError;
 use super::flow_direction::FlowDirection;
 use super::layout::{
     RawControl, RawEvent, RawFlow, RawPeer, RawPlaceRing, RawServer, RawServerCounters, RawService,
-    RawServiceKey, RawTuple, RawTupleIpv4,
+    RawServiceKey, RawTuple, RawTupleIpv4, RawXdpDevice,
 };
 
 /// Maps that are made anew may have another number of entries than the one that they replace (since Linux
@@ -27,6 +27,7 @@ pub(super) struct PacketMaps {
     services: HashMap<MapData, [u8; 20], [u8; 24]>,
     servers: Array<MapData, [u8; 52]>,
     peers: HashMap<MapData, u32, [u8; 12]>,
+    xdp_devices: HashMap<MapData, u32, [u8; 8]>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
     server_counts: PerCpuArray<MapData, [u8; 40]>,
     counts: PerCpuArray<MapData, u64>,
@@ -104,6 +105,7 @@ impl PacketMaps {
             services: typed!("services"),
             servers: typed!("servers"),
             peers: typed!("peers"),
+            xdp_devices: typed!("xdp_devices"),
             tables: typed!("tables"),
             server_counts: typed!("server_counts"),
             counts: typed!("counts"),
@@ -233,6 +235,28 @@ impl PacketMaps {
         self.peers.remove(&device).map_err(map_error("peers"))
     }
 
+    /// Returns the devices whose frames the program for frames gets, by their number.
+    pub(super) fn xdp_devices(&self) -> Result<BTreeMap<u32, RawXdpDevice>, PacketError> {
+        let entries = self.xdp_devices.iter().map(|entry| {
+            let (index, device) = entry.map_err(map_error("xdp_devices"))?;
+            Ok((index, transmute!(device)))
+        });
+        entries.collect()
+    }
+
+    pub(super) fn set_xdp_device(
+        &mut self,
+        index: u32,
+        device: &RawXdpDevice,
+    ) -> Result<(), PacketError> {
+        let device: [u8; 8] = transmute!(*device);
+        self.xdp_devices.insert(index, device, 0).map_err(map_error("xdp_devices"))
+    }
+
+    pub(super) fn remove_xdp_device(&mut self, index: u32) -> Result<(), PacketError> {
+        if_present(self.xdp_devices.remove(&index)).map_err(map_error("xdp_devices")).map(drop)
+    }
+
     /// Returns what all processors have counted of a server.
     pub(super) fn server_counters(&self, index: u32) -> Result<RawServerCounters, PacketError> {
         let counted = self.server_counts.get(&index, 0).map_err(map_error("server_counts"))?;
@@ -320,6 +344,7 @@ impl PacketMaps {
 }
 
 // The sizes above.
+const _: () = assert!(size_of::<RawPeer>() == 12 && size_of::<RawXdpDevice>() == 8);
 const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawTupleIpv4>() == 16);
 const _: () = assert!(size_of::<RawFlow>() == 48);
 const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 24);

@@ -224,6 +224,9 @@ mod program;
 mod settings;
 mod statistics;
 mod tunnel_source;
+mod xdp_features;
+mod xdp_mode;
+mod xdp_program;
 
 pub use self::engine::PacketEngine;
 pub use self::error::PacketError;
@@ -232,6 +235,7 @@ pub use self::kernel_state::{PacketKernelState, PacketServerState, PacketService
 pub use self::settings::{PACKET_CHECK_MARK_COUNT, PacketSettings};
 pub use self::statistics::PacketStatistics;
 pub use self::tunnel_source::{TunnelSource, TunnelSourceError};
+pub use self::xdp_mode::XdpMode;
 
 #[cfg(test)]
 mod model_tests;

@@ -32,7 +32,9 @@ pub(super) struct NetworkDevice {
     /// Frames of it have a header of Ethernet.
     pub(super) is_ethernet: bool,
     pub(super) mac: Vec<u8>,
-    /// Where the other end is of a pair (veth, netkit), if it is in another network namespace.
+    /// It is one end of a pair (veth, netkit).
+    pub(super) is_pair: bool,
+    /// Where the other end is of a pair, if it is in another network namespace.
     pub(super) peer_elsewhere: Option<PeerPlace>,
     /// It is a port of a bridge, or of another device.
     is_port: bool,
@@ -316,7 +318,8 @@ fn device(link: LinkMessage) -> NetworkDevice {
     let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
     let place = peer.zip(peer_namespace).filter(|_| is_pair);
     let peer_elsewhere = place.map(|(index, namespace)| PeerPlace { index, namespace });
-    NetworkDevice { index: link.header.index, name, is_ethernet, mac, peer_elsewhere, is_port }
+    let index = link.header.index;
+    NetworkDevice { index, name, is_ethernet, mac, is_pair, peer_elsewhere, is_port }
 }
 
 /// Returns a neighbour whose hardware address packets can be sent to.

@@ -19,6 +19,9 @@ use super::layout::LAYOUT_VERSION;
 use super::maps::{PacketMaps, with_causes};
 use super::netlink::RouteSocket;
 use super::settings::PacketSettings;
+use super::xdp_program::XdpProgram;
+#[cfg(test)]
+use super::xdp_program::loaded_program;
 
 /// The program, built from `bpf/`.
 #[repr(align(8))]
@@ -50,6 +53,7 @@ pub(super) struct PacketProgram {
     folder: PathBuf,
     /// The devices that it is attached to, by number.
     devices: BTreeMap<u32, String>,
+    xdp: XdpProgram,
 }
 
 impl std::fmt::Debug for PacketProgram {
@@ -84,7 +88,9 @@ impl PacketProgram {
         if !maps.has_place_rings()? {
             maps.set_place_rings(places)?;
         }
-        let mut loaded = Self { program, folder, devices: BTreeMap::new() };
+        let xdp =
+            XdpProgram::take_over(&mut program, &folder, settings.xdp_mode, &settings.xdp_devices);
+        let mut loaded = Self { program, folder, devices: BTreeMap::new(), xdp };
         loaded.replace_earlier_program();
         loaded.remove_other_layouts(versions);
         Ok((loaded, maps))
@@ -180,6 +186,21 @@ impl PacketProgram {
         Ok(None)
     }
 
+    /// Attaches the program for frames to a device, if it is not.
+    pub(super) fn attach_xdp(&mut self, index: u32, device: &str) -> Result<(), PacketError> {
+        self.xdp.attach(&mut self.program, index, device)
+    }
+
+    /// Detaches it from a device.
+    pub(super) fn detach_xdp(&mut self, index: u32) {
+        self.xdp.detach(index);
+    }
+
+    /// Returns the devices whose frames the program for frames gets, by their numbers.
+    pub(super) fn xdp_devices(&self) -> &BTreeMap<u32, String> {
+        self.xdp.devices()
+    }
+
     /// Forgets devices that are gone.
     pub(super) fn retain_devices(&mut self, is_present: impl Fn(u32, &str) -> bool) {
         let folder = &self.folder;
@@ -213,6 +234,22 @@ impl PacketProgram {
         let len = result.data_size_out as usize;
         output.truncate(len);
         (result.return_value as i32, output)
+    }
+
+    /// Runs the program for frames once on a frame, and returns its verdict and the frame after it.
+    #[cfg(test)]
+    pub(super) fn test_run_xdp(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+        use aya::{TestRun as _, TestRunOptions};
+        let xdp = loaded_program(&mut self.program).expect("the program is there");
+        let mut output = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ..Default::default()
+        };
+        let result = xdp.test_run(options).expect("the kernel runs programs for tests");
+        output.truncate(result.data_size_out as usize);
+        (result.return_value, output)
     }
 }
 
@@ -318,7 +355,7 @@ fn classifier<'a>(
 }
 
 /// Returns the error with which the kernel did not load something.
-fn load_error(error: &(dyn std::error::Error + 'static)) -> PacketError {
+pub(super) fn load_error(error: &(dyn std::error::Error + 'static)) -> PacketError {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let system_error = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);

@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::layout::MAX_XDP_DEVICES;
 use super::tunnel_source::TunnelSource;
+use super::xdp_mode::XdpMode;
 
 /// The settings of a [`PacketEngine`](super::PacketEngine).
 ///
@@ -34,6 +36,11 @@ pub struct PacketSettings {
     /// The devices at which packets of clients and servers come in. Default: none named, which stands for
     /// all devices with Ethernet that are up, those that appear later too.
     pub devices: Vec<String>,
+    /// The devices at whose drivers frames of known flows are carried (see [the module](super#frames-at-xdp)). One that
+    /// cannot carries them as without. Default: none.
+    pub xdp_devices: Vec<String>,
+    /// How frames of these devices are carried. Default: [`XdpMode::Native`].
+    pub xdp_mode: XdpMode,
     /// Whether packets by one end of a pair of devices (veth, netkit), of which the other end is in another
     /// network namespace, are given to the other end directly, if the device has no other neighbour and that end is
     /// no port of a bridge. They pass no queue, no filter and no counter of the device then. Default: true.
@@ -76,6 +83,14 @@ impl PacketSettings {
             let reason = format!("a multiple of {PACKET_CHECK_MARK_COUNT} is expected");
             problems.push(("check_marks", reason));
         }
+        let is_left_out = |it: &&String| !self.devices.is_empty() && !self.devices.contains(it);
+        if let Some(device) = self.xdp_devices.iter().find(is_left_out) {
+            problems.push(("xdp_devices", format!("{device} is not among the devices")));
+        }
+        if self.xdp_devices.len() > MAX_XDP_DEVICES {
+            let reason = format!("{MAX_XDP_DEVICES} devices at most are expected");
+            problems.push(("xdp_devices", reason));
+        }
         let is_ipv4 = |source: &&TunnelSource| source.network().is_ipv4();
         let of_ipv4 = self.tunnel_sources.iter().filter(is_ipv4).count();
         if of_ipv4 > 1 || self.tunnel_sources.len() - of_ipv4 > 1 {
@@ -93,6 +108,8 @@ impl Default for PacketSettings {
             flows: 262_144,
             ipv6_flows: 131_072,
             devices: Vec::new(),
+            xdp_devices: Vec::new(),
+            xdp_mode: XdpMode::default(),
             redirect_peer: true,
             tunnel_sources: Vec::new(),
             check_marks: DEFAULT_CHECK_MARKS,

@@ -77,6 +77,8 @@ statistics! {
     /// Packets of no flow that were dropped because another machine has the virtual address, or had it a second ago
     /// and may tell of the flow.
     elsewhere,
+    /// Packets that were carried at XDP ([`PacketSettings::xdp_devices`](super::PacketSettings::xdp_devices)).
+    at_xdp,
     /// Flows that the table has forgotten because it was full, as far as the process has noticed. The next
     /// packet of a UDP flow begins a new one; those of a connection are counted in
     /// [`without_flow`](Self::without_flow).

@@ -46,8 +46,12 @@ pub(crate) fn run(args: PacketArgs) -> Result<(), CliError> {
 }
 
 fn describe(state: &PacketKernelState) -> String {
-    let mut text = format!("devices: {}\nflows: {}\n", state.devices.join(", "), state.flows);
+    let mut text = format!("devices: {}\n", state.devices.join(", "));
     // Writing to a string does not fail.
+    if !state.xdp_devices.is_empty() {
+        let _ = writeln!(text, "at XDP: {}", state.xdp_devices.join(", "));
+    }
+    let _ = writeln!(text, "flows: {}", state.flows);
     for service in &state.services {
         let protocol = match service.protocol {
             EngineProtocol::Tcp => "tcp",

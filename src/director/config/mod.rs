@@ -66,7 +66,7 @@ pub use self::ipvs::{IpvsConfig, IpvsConfigBuilder, IpvsSyncConfig, IpvsSyncConf
 pub use self::listen::{ListenAddress, ServiceProtocol};
 pub use self::log::{LogConfig, LogConfigBuilder, LogFormat, LogLevel};
 pub use self::notify::{NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList};
-pub use self::packet::{PacketConfig, PacketConfigBuilder};
+pub use self::packet::{PacketConfig, PacketConfigBuilder, XdpModeConfig};
 pub use self::persistence::{PersistenceConfig, PersistenceConfigBuilder};
 pub use self::real_server::{RealServer, RealServerBuilder};
 pub use self::scheduler::SchedulerConfig;

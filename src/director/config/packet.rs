@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::table::config_table;
 use super::value::{FromText, HumanDuration};
-use crate::packet::{PACKET_CHECK_MARK_COUNT, PacketSettings, TunnelSource};
+use crate::packet::{PACKET_CHECK_MARK_COUNT, PacketSettings, TunnelSource, XdpMode};
 
 config_table! {
 /// A builder of a [`PacketConfig`].
@@ -41,6 +41,16 @@ pub struct PacketConfig {
     /// are up and have Ethernet, those that appear later too.
     #[serde(default)]
     devices: Vec<String>,
+    /// The names of network interfaces at whose drivers packets of known flows are carried, before the kernel makes
+    /// packets of their frames (XDP): those of physical network cards, both of clients and of servers. Packets are
+    /// carried so if they come in and leave by such interfaces, and the kernel may forward there
+    /// (`net.ipv4.conf.eth0.forwarding`). A driver that cannot is logged, and its interface carries packets as without.
+    /// Default: none.
+    #[serde(default)]
+    xdp_devices: Vec<String>,
+    /// How: `"native"`, by the driver; or `"generic"`, by the kernel in front of its own path, for tests. Default:
+    /// `"native"`.
+    xdp_mode: Option<XdpModeConfig>,
     /// Gives packets to a container's end of a veth or netkit pair directly, which costs less; not to one that is a
     /// port of a bridge. They pass no queue, no filter and no counter of this machine's end then. Default: `true`.
     redirect_peer: Option<bool>,
@@ -79,6 +89,16 @@ pub struct PacketConfig {
     #[serde(default)]
     pub(crate) keep_at_stop: bool,
 }
+}
+
+/// How frames are carried.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpModeConfig {
+    /// By the driver of the network interface.
+    Native,
+    /// By the kernel in front of its own path, for tests.
+    Generic,
 }
 
 /// The size of a table of flows.
@@ -130,12 +150,14 @@ impl PacketConfig {
         if self.pin_folder.as_ref().is_some_and(|folder| !folder.is_absolute()) {
             refuse("pin_folder", "an absolute path is expected");
         }
-        for (n, device) in self.devices.iter().enumerate() {
-            // The kernel's IFNAMSIZ, with the zero at the end.
-            if !(1..16).contains(&device.len()) {
-                let path = [KeyPathSegment::Key("devices"), KeyPathSegment::Index(n)];
-                let reason = "the name of a network interface has 1 to 15 bytes";
-                problems.record(Err(ConfigProblem::new(path, reason)));
+        for (key, devices) in [("devices", &self.devices), ("xdp_devices", &self.xdp_devices)] {
+            for (n, device) in devices.iter().enumerate() {
+                // The kernel's IFNAMSIZ, with the zero at the end.
+                if !(1..16).contains(&device.len()) {
+                    let path = [KeyPathSegment::Key(key), KeyPathSegment::Index(n)];
+                    let reason = "the name of a network interface has 1 to 15 bytes";
+                    problems.record(Err(ConfigProblem::new(path, reason)));
+                }
             }
         }
         problems
@@ -159,6 +181,12 @@ impl PacketConfig {
         settings.flows = self.flows.unwrap_or(default.flows);
         settings.ipv6_flows = self.ipv6_flows.unwrap_or(default.ipv6_flows);
         settings.devices = self.devices.clone();
+        settings.xdp_devices = self.xdp_devices.clone();
+        settings.xdp_mode = match self.xdp_mode {
+            Some(XdpModeConfig::Native) => XdpMode::Native,
+            Some(XdpModeConfig::Generic) => XdpMode::Generic,
+            None => default.xdp_mode,
+        };
         settings.redirect_peer = self.redirect_peer.unwrap_or(default.redirect_peer);
         settings.tunnel_sources = self.tunnel_sources.iter().map(|it| it.0).collect();
         settings.check_marks =

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{DirectorConfig, EngineKind, PacketConfig};
-use crate::packet::{PacketSettings, TunnelSource};
+use super::{DirectorConfig, EngineKind, PacketConfig, XdpModeConfig};
+use crate::packet::{PacketSettings, TunnelSource, XdpMode};
 
 fn parse(service: &str, server: &str) -> Result<DirectorConfig, super::DirectorConfigError> {
     let listen = match service.contains("listen =") {
@@ -205,6 +205,7 @@ fn table(keys: &str) -> Result<PacketConfig, String> {
 fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(table("").expect("empty").settings(), PacketSettings::default());
     let full = "flows = 1024\nipv6_flows = 512\ndevices = [\"eth0\", \"eth1\"]\nredirect_peer = false\n\
+        xdp_devices = [\"eth1\"]\nxdp_mode = \"generic\"\n\
         tunnel_sources = [\"172.16.0.0/16\"]\ncheck_marks = 32768\ndecisions_per_second = 7\nalive_for = \"3s\"\n\
         tcp_timeout = \"1h\"\nclosing_timeout = \"2s\"\nudp_timeout = \"3s\"\n\
         pin_folder = \"/run/bpf/lvs\"\nkeep_at_stop = true";
@@ -218,6 +219,10 @@ fn the_table_becomes_the_settings_of_the_engine() {
     assert_eq!(settings.decisions_per_second, 7);
     assert_eq!(settings.alive_for, Duration::from_secs(3));
     assert_eq!(settings.devices, ["eth0", "eth1"]);
+    assert_eq!(
+        (settings.xdp_devices, settings.xdp_mode),
+        (vec!["eth1".to_owned()], XdpMode::Generic)
+    );
     assert_eq!(settings.tcp_timeout, Duration::from_secs(3600));
     assert_eq!(settings.closing_timeout, Duration::from_secs(2));
     assert_eq!(settings.udp_timeout, Duration::from_secs(3));
@@ -227,6 +232,8 @@ fn the_table_becomes_the_settings_of_the_engine() {
         .ipv6_flows(512)
         .devices(["eth0".to_owned(), "eth1".to_owned()])
         .redirect_peer(false)
+        .xdp_devices(["eth1".to_owned()])
+        .xdp_mode(XdpModeConfig::Generic)
         .tunnel_sources([source])
         .check_marks(32_768)
         .decisions_per_second(7)
@@ -276,6 +283,9 @@ fn values_out_of_their_ranges_are_refused() {
         ("pin_folder = \"lvs\"", "pin_folder", "an absolute path is expected"),
         ("devices = [\"eth0\", \"\"]", "devices.2", "has 1 to 15 bytes"),
         ("devices = [\"sixteen--letters\"]", "devices", "has 1 to 15 bytes"),
+        ("xdp_devices = [\"\"]", "xdp_devices", "has 1 to 15 bytes"),
+        ("xdp_devices = [\"eth1\"]\ndevices = [\"eth0\"]", "xdp_devices", "eth1 is not among"),
+        ("xdp_mode = \"offload\"", "xdp_mode", "unknown variant"),
     ] {
         let error = table(keys).expect_err(keys);
         assert!(error.contains(&format!("packet.{key}")), "{keys}: {error}");

@@ -51,21 +51,12 @@ INLINE u64 sum_words(const void *words, u32 len)
 	return sum;
 }
 
-// Returns the octets that a tunnel adds to a packet.
-INLINE u32 tunnel_overhead(const struct server *server)
-{
-	if (server->method < METHOD_IPIP)
-		return 0;
-	u32 ip_len = is_ipv4(&server->address) ? IPV4_LEN : IPV6_LEN;
-	return server->method == METHOD_GUE ? ip_len + sizeof(struct gue) : ip_len;
-}
-
 // Returns the longest packet of a flow that its device takes, if this one is longer; else 0.
 static __attribute__((noinline)) u32 exceeded_mtu(struct __sk_buff *skb, const struct packet *packet,
 						  const struct flow *flow)
 {
 	u32 mtu = 0, overhead = 0, index = flow->server;
-	u32 len = skb->len - ETHERNET_LEN;
+	u32 len = packet->end - ETHERNET_LEN;
 	struct server *server = map_lookup(&servers, &index);
 	if (!(flow->state & FLOW_TO_CLIENT) && server)
 		overhead = tunnel_overhead(server);

@@ -42,6 +42,11 @@ struct __sk_buff {
 	u32 gso_size;
 };
 
+// A frame, before the kernel makes a packet of it (uapi/linux/bpf.h).
+struct xdp_md {
+	u32 data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex;
+};
+
 // The first fields of a socket (uapi/linux/bpf.h).
 struct bpf_sock {
 	u32 bound_dev_if, family, type, protocol, mark, priority;
@@ -53,6 +58,8 @@ enum { SOCKET_LISTENS = 10, CURRENT_NAMESPACE = -1 };
 
 // The verdicts of a classifier; the first lets the next program, or the stack, have the packet.
 enum { VERDICT_NEXT = -1, VERDICT_DROP = 2 };
+// Those of a program for frames; the second lets the kernel have it, and the third sends it back by its device.
+enum { FRAME_DROP = 1, FRAME_PASS = 2, FRAME_RETURN = 3 };
 
 // Maps are described by the types of the members of a variable.
 #define MAP_NUMBER(name, value) int(*name)[value]
@@ -102,21 +109,56 @@ static u64 (*const coarse_time_ns)(void) = (void *)160;
 // A negative answer is an error: there is no such device.
 static long (*const check_mtu)(struct __sk_buff *, u32 ifindex, u32 *mtu, s32 len_change, u64 flags) = (void *)163;
 
+// Programs for frames have helpers of the same numbers for the same things, by another context.
+static long (*const redirect_frame)(u32 ifindex, u64 flags) = (void *)23;
+static long (*const move_head)(struct xdp_md *, s32 len) = (void *)44;
+static u64 (*const frame_len)(struct xdp_md *) = (void *)188;
+
+// A route that is asked for, and the next hop by it (`struct bpf_fib_lookup`).
+struct route {
+	u8 family, protocol;
+	u16 source_port, destination_port;
+	// The length of the packet, without the frame; of the answer, the MTU.
+	u16 len;
+	u32 ifindex;
+	// The type of service of IPv4, or traffic class and flow label of IPv6, in network order.
+	u32 class;
+	// An address of IPv4 is in the first word.
+	u32 source[4], destination[4];
+	u32 vlan;
+	u8 own_mac[6], next_mac[6];
+};
+// The packet leaves by the device, and does not come in there.
+enum { ROUTE_BY_DEVICE = 2 };
+// An answer other than 0 is an error, or says why there is none, such as that the hardware address is not known yet.
+static long (*const find_route)(void *context, struct route *, int len, u32 flags) = (void *)69;
+
 // Finds the first octets of a packet, where they lie in one piece: their place is read and written in some
 // nanoseconds less than by a helper. The length is a constant, and the answer no address: the verifier lets no process
-// without CAP_PERFMON add another number to a packet's address, nor compare one.
-INLINE int find_octets(struct __sk_buff *skb, u32 len, void **octets)
+// without CAP_PERFMON add another number to a packet's address, nor compare one. `at_data` and `at_end` are the places
+// in the context, which are constants, too: the verifier knows the fields by their offsets, and the compiler, which takes
+// them for numbers, would move them about.
+INLINE int find_in_context(void *context, u32 at_data, u32 at_end, u32 len, void **octets)
 {
 	void *data, *end;
-	// The verifier knows the fields by their offsets. The compiler, which takes them for numbers, moves them about.
-	asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(data) : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, data)));
-	asm volatile("%0 = *(u32 *)(%1 + %2)"
-		     : "=r"(end)
-		     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, data_end)));
+	asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(data) : "r"(context), "i"(at_data));
+	asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(end) : "r"(context), "i"(at_end));
 	if (data + len > end)
 		return 0;
 	*octets = data;
 	return 1;
+}
+
+INLINE int find_octets(struct __sk_buff *skb, u32 len, void **octets)
+{
+	return find_in_context(skb, __builtin_offsetof(struct __sk_buff, data),
+			       __builtin_offsetof(struct __sk_buff, data_end), len, octets);
+}
+
+INLINE int find_in_frame(struct xdp_md *frame, u32 len, void **octets)
+{
+	return find_in_context(frame, __builtin_offsetof(struct xdp_md, data),
+			       __builtin_offsetof(struct xdp_md, data_end), len, octets);
 }
 
 #endif

@@ -150,6 +150,17 @@ struct peer {
 	u8 destination[6], source[6];
 };
 
+// A device whose frames the program for frames gets.
+struct xdp_device {
+	u8 mac[6];
+	u16 flags;
+};
+
+enum xdp_device_flags {
+	// It sends frames that lie in several pieces.
+	XDP_DEVICE_SENDS_PIECES = 1,
+};
+
 // What a director that decides says to the program.
 struct control {
 	// Until when the director is taken to be alive, in nanoseconds of the monotonic clock.
@@ -202,6 +213,7 @@ enum counter {
 	COUNT_ICMP_ERRORS,
 	COUNT_UNASSURED_FORGOTTEN,
 	COUNT_ELSEWHERE,
+	COUNT_AT_XDP,
 	COUNT_FLOWS_FORGOTTEN,
 	COUNTERS,
 };
@@ -235,7 +247,7 @@ struct event {
 	u32 pad;
 };
 
-enum { MAX_SERVICES = 4096, MAX_SERVERS = 16384, MAX_PEERS = 4096 };
+enum { MAX_SERVICES = 4096, MAX_SERVERS = 16384, MAX_PEERS = 4096, MAX_XDP_DEVICES = 64 };
 
 // A pinned map outlives the process that loaded the program.
 #define PINNED MAP_NUMBER(pinning, PIN_BY_NAME)
@@ -315,6 +327,15 @@ struct {
 	MAP_TYPE(value, struct peer);
 	PINNED;
 } peers SECTION(".maps");
+
+// The devices whose frames the program for frames gets, by the number of the device.
+struct {
+	MAP_NUMBER(type, MAP_HASH);
+	MAP_NUMBER(max_entries, MAX_XDP_DEVICES);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct xdp_device);
+	PINNED;
+} xdp_devices SECTION(".maps");
 
 // The table of each service: servers by slot.
 struct table {

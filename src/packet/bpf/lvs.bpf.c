@@ -5,9 +5,10 @@
 
 #include "answer.h"
 #include "check.h"
+#include "follow.h"
 #include "icmp.h"
 #include "tunnel.h"
-#include "unassured.h"
+#include "xdp.h"
 
 // Counts what is for a virtual address and is not carried.
 static __attribute__((noinline)) int count_not_carried(const struct tuple *tuple, u32 counter)
@@ -108,42 +109,6 @@ static __attribute__((noinline)) int decide(struct __sk_buff *skb, const struct 
 	return ASK_TABLE;
 }
 
-// Returns whether a packet shows that its client is there. One who sends with the address of another does not get the
-// answer, and has nothing to acknowledge.
-INLINE u32 assures(const struct packet *packet, u32 state)
-{
-	return (state & (FLOW_TO_CLIENT | FLOW_ANSWERED | FLOW_ASSURED)) == FLOW_ANSWERED &&
-	       (packet->tuple.protocol != PROTOCOL_TCP ||
-		(packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK);
-}
-
-// Learns from a packet what becomes of its flow, and keeps the state of its directions.
-INLINE void follow_state(struct __sk_buff *skb, const struct packet *packet, const struct flow *known, u32 begins)
-{
-	const struct tuple *tuple = &packet->tuple;
-	u32 to_client = known->state & FLOW_TO_CLIENT;
-	u32 bits = 0;
-	if (packet->tcp_flags & TCP_FIN)
-		bits |= to_client ? FLOW_SERVER_FIN : FLOW_CLIENT_FIN;
-	if (packet->tcp_flags & TCP_RST)
-		bits |= to_client ? FLOW_SERVER_RESET : FLOW_CLIENT_RESET;
-	else if (to_client)
-		bits |= FLOW_ANSWERED;
-	else if (known->state & FLOW_DIRECT && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
-		// The client has what it acknowledges from the server.
-		bits |= FLOW_ANSWERED;
-	if (assures(packet, known->state))
-		USE(assure(tuple));
-	u32 needs_place = begins;
-	if ((known->state & bits) != bits)
-		needs_place |= change_state(tuple, known, bits);
-	if (needs_place)
-		USE(take_place(tuple, known));
-	u32 heard = FLOW_TO_CLIENT | FLOW_ANSWERED | FLOW_ASSURED | FLOW_DIRECT;
-	if (begins || !(known->state & heard))
-		USE(count_given_back(skb->ifindex));
-}
-
 static __attribute__((noinline)) int carry(struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct tuple *tuple = &packet->tuple;
@@ -166,33 +131,12 @@ static __attribute__((noinline)) int carry(struct __sk_buff *skb, const struct p
 	}
 	if (packet->hop_limit <= 1)
 		return answer(skb, packet, 0);
-	u32 mtu = skb->len > LEAST_MTU + ETHERNET_LEN ? exceeded_mtu(skb, packet, flow) : 0;
+	u32 mtu = packet->end > LEAST_MTU + ETHERNET_LEN ? exceeded_mtu(skb, packet, flow) : 0;
 	if (mtu)
 		return answer(skb, packet, mtu);
-	u64 len = skb->len - ETHERNET_LEN, now = coarse_time_ns();
-	flow->bytes += len;
-	// What follows is verified once for the flows of both maps, because it has a copy and not an address.
-	struct flow known = *flow;
-	flow->seen_at = now;
-	u32 to_client = known.state & FLOW_TO_CLIENT;
-	u32 shift = is_established(known.state) ? PAIRED_SHIFT : UNASSURED_SHIFT;
-	// Most packets say nothing new.
-	if (packet->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST) || shift == UNASSURED_SHIFT)
-		follow_state(skb, packet, &known, known.bytes == len && !to_client);
-	if (known.seen_at >> shift != now >> shift)
-		USE(keep_other_direction(tuple, &known, skb->ifindex));
+	struct flow known;
+	follow_packet(packet, flow, &known, skb->ifindex);
 	u32 server = known.server, ifindex = outgoing_device(&known);
-	struct server_counters *counters = map_lookup(&server_counts, &server);
-	if (counters) {
-		if (to_client) {
-			counters->packets_out += 1;
-			counters->bytes_out += len;
-			KEEP_BRANCH;
-		} else {
-			counters->packets_in += 1;
-			counters->bytes_in += len;
-		}
-	}
 	if (rewrite(skb, packet, &known)) {
 		count(COUNT_REWRITE_FAILED);
 		return VERDICT_DROP;
@@ -221,6 +165,14 @@ int lvs(struct __sk_buff *skb)
 		break;
 	}
 	return VERDICT_NEXT;
+}
+
+// At the driver of a device, before the kernel makes packets of its frames. Frames may lie in several pieces.
+SECTION("xdp.frags")
+int lvs_xdp(struct xdp_md *frame)
+{
+	struct packet packet = {};
+	return parse_frame(frame, &packet) ? carry_frame(frame, &packet) : FRAME_PASS;
 }
 
 // At the egress of the loopback device, where this machine's packets to its own addresses pass, and those that a rule

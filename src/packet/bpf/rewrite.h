@@ -54,33 +54,44 @@ INLINE u32 ports(u16 source, u16 destination)
 	return word;
 }
 
-// Writes the addresses of the header of IP, which lies in one piece, with a hop limit that is one less.
-INLINE long write_addresses(struct __sk_buff *skb, const struct packet *packet, const struct address *source,
-			    const struct address *destination)
+// Writes the addresses of a header of IP, with a hop limit that is one less.
+INLINE void set_ipv6_addresses(struct ipv6 *ip, const struct packet *packet, const struct address *source,
+			       const struct address *destination)
+{
+	ip->hop_limit = packet->hop_limit - 1;
+	ip->source = *source;
+	ip->destination = *destination;
+}
+
+INLINE void set_ipv4_addresses(struct ipv4 *ip, const struct packet *packet, const struct address *source,
+			       const struct address *destination)
 {
 	const struct tuple *old = &packet->tuple;
 	u8 hop_limit = packet->hop_limit - 1;
-	void *octets;
-	if (packet->is_ipv6) {
-		if (!find_octets(skb, IPV6_TRANSPORT, &octets))
-			return -1;
-		struct ipv6 *ip = octets + ETHERNET_LEN;
-		ip->hop_limit = hop_limit;
-		ip->source = *source;
-		ip->destination = *destination;
-		return 0;
-	}
 	u64 change = add_change(0, old->source.words[3], source->words[3]);
 	change = add_change(change, old->destination.words[3], destination->words[3]);
 	// The time to live is the first octet of its word.
 	change = add_change(change, NETWORK16(packet->hop_limit << 8), NETWORK16(hop_limit << 8));
-	if (!find_octets(skb, IPV4_TRANSPORT, &octets))
-		return -1;
-	struct ipv4 *ip = octets + ETHERNET_LEN;
 	ip->time_to_live = hop_limit;
 	ip->checksum = changed_checksum(packet->ipv4_checksum, change);
 	ip->source = source->words[3];
 	ip->destination = destination->words[3];
+}
+
+// The same for a packet, whose header of IP lies in one piece.
+INLINE long write_addresses(struct __sk_buff *skb, const struct packet *packet, const struct address *source,
+			    const struct address *destination)
+{
+	void *octets;
+	if (packet->is_ipv6) {
+		if (!find_octets(skb, IPV6_TRANSPORT, &octets))
+			return -1;
+		set_ipv6_addresses(octets + ETHERNET_LEN, packet, source, destination);
+		return 0;
+	}
+	if (!find_octets(skb, IPV4_TRANSPORT, &octets))
+		return -1;
+	set_ipv4_addresses(octets + ETHERNET_LEN, packet, source, destination);
 	return 0;
 }
 

@@ -42,6 +42,15 @@ INLINE u8 inner_protocol(const struct packet *packet)
 	return packet->is_ipv6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
 }
 
+// Returns the octets that a tunnel adds to a packet.
+INLINE u32 tunnel_overhead(const struct server *server)
+{
+	if (server->method < METHOD_IPIP)
+		return 0;
+	u32 ip_len = is_ipv4(&server->address) ? IPV4_LEN : IPV6_LEN;
+	return server->method == METHOD_GUE ? ip_len + sizeof(struct gue) : ip_len;
+}
+
 INLINE void set_gue(struct gue *gue, const struct server *server, const struct packet *packet, u32 len)
 {
 	// Of the range for ports of short use (RFC 6335, 6).
@@ -77,27 +86,50 @@ INLINE long store_outer(struct __sk_buff *skb, const struct server *server, u16 
 	return store_bytes(skb, ETHERNET_LEN, outer, ip_len, 0);
 }
 
+// Sets the headers before a packet, whose octets are zero. What is behind the packet in the frame is no part of it.
+INLINE void set_outer_ipv4(struct outer_ipv4 *outer, const struct packet *packet, const struct server *server,
+			   u8 type_of_service)
+{
+	u32 len = packet->end - ETHERNET_LEN + tunnel_overhead(server);
+	outer->ip.version_and_len = 0x45;
+	outer->ip.type_of_service = type_of_service;
+	outer->ip.len = NETWORK16(len);
+	outer->ip.fragment = NETWORK16(IPV4_DO_NOT_FRAGMENT);
+	outer->ip.time_to_live = OUTER_HOP_LIMIT;
+	outer->ip.protocol = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
+	outer->ip.source = server->source.words[3] | (hash_flow(&packet->tuple) & server->source_spread);
+	outer->ip.destination = server->address.words[3];
+	u64 sum = 0;
+	const u32 *words = (const u32 *)&outer->ip;
+#pragma unroll
+	for (int n = 0; n < 5; n++)
+		sum += words[n];
+	outer->ip.checksum = changed_checksum(0xffff, sum);
+	set_gue(&outer->gue, server, packet, len - sizeof(outer->ip));
+}
+
+INLINE void set_outer_ipv6(struct outer_ipv6 *outer, const struct packet *packet, const struct server *server,
+			   u8 traffic_class)
+{
+	u32 len = packet->end - ETHERNET_LEN + tunnel_overhead(server) - sizeof(outer->ip);
+	u32 flow_label = hash_flow(&packet->tuple) & 0xfffff;
+	outer->ip.version_and_flow = __builtin_bswap32(6u << 28 | (u32)traffic_class << 20 | flow_label);
+	outer->ip.payload_len = NETWORK16(len);
+	outer->ip.next_header = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
+	outer->ip.hop_limit = OUTER_HOP_LIMIT;
+	outer->ip.source = server->source;
+	outer->ip.source.words[3] |= hash_flow(&packet->tuple) & server->source_spread;
+	outer->ip.destination = server->address;
+	set_gue(&outer->gue, server, packet, len);
+}
+
 INLINE long encapsulate_ipv4(struct __sk_buff *skb, const struct packet *packet, const struct server *server,
 			     u8 type_of_service)
 {
 	struct outer_ipv4 outer = {};
 	if (make_room(skb, packet, server, sizeof(outer.ip), ROOM_FOR_IPV4))
 		return -1;
-	outer.ip.version_and_len = 0x45;
-	outer.ip.type_of_service = type_of_service;
-	outer.ip.len = NETWORK16(skb->len - ETHERNET_LEN);
-	outer.ip.fragment = NETWORK16(IPV4_DO_NOT_FRAGMENT);
-	outer.ip.time_to_live = OUTER_HOP_LIMIT;
-	outer.ip.protocol = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
-	outer.ip.source = server->source.words[3] | (hash_flow(&packet->tuple) & server->source_spread);
-	outer.ip.destination = server->address.words[3];
-	u64 sum = 0;
-	const u32 *words = (const u32 *)&outer.ip;
-#pragma unroll
-	for (int n = 0; n < 5; n++)
-		sum += words[n];
-	outer.ip.checksum = changed_checksum(0xffff, sum);
-	set_gue(&outer.gue, server, packet, skb->len - ETHERNET_LEN - sizeof(outer.ip));
+	set_outer_ipv4(&outer, packet, server, type_of_service);
 	return store_outer(skb, server, ETHERTYPE_IPV4, &outer, sizeof(outer.ip));
 }
 
@@ -107,27 +139,23 @@ INLINE long encapsulate_ipv6(struct __sk_buff *skb, const struct packet *packet,
 	struct outer_ipv6 outer = {};
 	if (make_room(skb, packet, server, sizeof(outer.ip), ROOM_FOR_IPV6))
 		return -1;
-	u32 flow_label = hash_flow(&packet->tuple) & 0xfffff;
-	outer.ip.version_and_flow = __builtin_bswap32(6u << 28 | (u32)traffic_class << 20 | flow_label);
-	outer.ip.payload_len = NETWORK16(skb->len - ETHERNET_LEN - sizeof(outer.ip));
-	outer.ip.next_header = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
-	outer.ip.hop_limit = OUTER_HOP_LIMIT;
-	outer.ip.source = server->source;
-	outer.ip.source.words[3] |= hash_flow(&packet->tuple) & server->source_spread;
-	outer.ip.destination = server->address;
-	set_gue(&outer.gue, server, packet, skb->len - ETHERNET_LEN - sizeof(outer.ip));
+	set_outer_ipv6(&outer, packet, server, traffic_class);
 	return store_outer(skb, server, ETHERTYPE_IPV6, &outer, sizeof(outer.ip));
 }
 
 // Returns the type of service, or the traffic class, of a packet, whose congestion bits the outer one has too
 // (RFC 6040).
+INLINE u8 traffic_class(const struct packet *packet, const u8 *ip)
+{
+	return packet->is_ipv6 ? ip[0] << 4 | ip[1] >> 4 : ip[1];
+}
+
 INLINE long load_traffic_class(struct __sk_buff *skb, const struct packet *packet, u8 *class)
 {
 	void *octets;
 	if (!find_octets(skb, IPV4_TRANSPORT, &octets))
 		return -1;
-	const u8 *ip = octets + ETHERNET_LEN;
-	*class = packet->is_ipv6 ? ip[0] << 4 | ip[1] >> 4 : ip[1];
+	*class = traffic_class(packet, octets + ETHERNET_LEN);
 	return 0;
 }
 
@@ -135,11 +163,11 @@ INLINE long load_traffic_class(struct __sk_buff *skb, const struct packet *packe
 static __attribute__((noinline)) long encapsulate(struct __sk_buff *skb, const struct packet *packet,
 						  const struct server *server)
 {
-	u8 traffic_class;
-	if (load_traffic_class(skb, packet, &traffic_class))
+	u8 class;
+	if (load_traffic_class(skb, packet, &class))
 		return -1;
-	return is_ipv4(&server->address) ? encapsulate_ipv4(skb, packet, server, traffic_class)
-					 : encapsulate_ipv6(skb, packet, server, traffic_class);
+	return is_ipv4(&server->address) ? encapsulate_ipv4(skb, packet, server, class)
+					 : encapsulate_ipv6(skb, packet, server, class);
 }
 
 // Sends a packet to a server that answers its client by itself.

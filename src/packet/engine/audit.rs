@@ -46,7 +46,8 @@ impl PacketWorker {
             let result = self.recover_lost_events(&statistics);
             self.check(result);
             let devices = self.program.devices().map(str::to_owned).collect();
-            *lock(&self.published) = PublishedState { statistics, devices };
+            let xdp_devices = self.program.xdp_devices().values().cloned().collect();
+            *lock(&self.published) = PublishedState { statistics, devices, xdp_devices };
         }
         // Also those that a service has no more: they may have flows.
         let mut servers = BTreeMap::<u32, Vec<_>>::new();

@@ -47,5 +47,6 @@ mod upcall;
 mod virtual_service;
 mod wanted_server;
 mod worker;
+mod xdp_devices;
 
 pub use self::start::PacketEngine;

@@ -139,6 +139,12 @@ impl PacketEngine {
     pub fn devices(&self) -> Vec<String> {
         lock(&self.published).devices.clone()
     }
+
+    /// Returns the names of those of the [`PacketSettings::xdp_devices`] at whose drivers frames are carried.
+    #[must_use]
+    pub fn xdp_devices(&self) -> Vec<String> {
+        lock(&self.published).xdp_devices.clone()
+    }
 }
 
 impl Engine for PacketEngine {

@@ -16,7 +16,7 @@ impl PacketWorker {
             present.iter().any(|device| device.index == index && device.name == name)
         });
         let tap = self.tap.device.index;
-        let mut failure = self.follow_peers(&present);
+        let mut failure = self.follow_peers(&present).and(self.follow_xdp_devices(&present));
         let chosen = &self.settings.devices;
         for device in present {
             let is_chosen = chosen.is_empty() || chosen.contains(&device.name);

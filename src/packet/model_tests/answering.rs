@@ -45,7 +45,7 @@ fn is_fragment_of_ipv6(frame: &[u8]) -> bool {
 
 impl ProgramModel {
     /// Returns the MTU that a packet to a server is longer than, without what its tunnel adds.
-    pub(super) fn exceeded_mtu(&self, flow: &ModelFlow, frame_len: usize) -> Option<usize> {
+    pub(super) fn exceeded_mtu(&self, flow: &ModelFlow, packet_end: usize) -> Option<usize> {
         let server = self.servers.get(&flow.server).filter(|_| !flow.is_to_client())?;
         let ip_len = if server.address.is_ipv4() { IPV4_LEN } else { IPV6_LEN };
         let overhead = match server.method {
@@ -56,7 +56,7 @@ impl ProgramModel {
         // The route may have changed since the flow was made.
         let mtu = if server.has_route { server.mtu } else { flow.mtu };
         let mtu = mtu? - overhead;
-        (frame_len - ETHERNET_LEN > mtu).then_some(mtu)
+        (packet_end - ETHERNET_LEN > mtu).then_some(mtu)
     }
 
     /// Drops a packet that is longer than an MTU, or has passed too many routers, and answers it if it may be.

@@ -15,6 +15,7 @@ use super::model_state::{
 use super::parsed::PacketKey;
 use super::skipped::report_skipped;
 use super::tunnelling::{GUE_PORT, outer_source};
+use super::xdp_network::{XdpNetwork, enter_namespace};
 use crate::packet::error::PacketError;
 use crate::packet::layout::{
     RawControl, RawServer, RawService, RawServiceKey, RawTuple, SERVICE_HASHES_PORT,
@@ -35,6 +36,9 @@ pub(super) const PLACES: u32 = 64;
 /// Devices that are not there: a test sees that a frame is redirected, and does not follow it.
 const GONE: u32 = 12_345;
 pub(super) const ROUTE: u32 = 54_321;
+/// `XDP_DROP` and `XDP_PASS` of `uapi/linux/bpf.h`.
+const FRAME_DROP: u32 = 1;
+const FRAME_PASS: u32 = 2;
 /// The MTU of the tap device.
 pub(super) const TAP_MTU: usize = 1500;
 
@@ -103,6 +107,8 @@ pub(in crate::packet) struct ComparedProgram {
     pub(super) model: ProgramModel,
     /// The number of a device that is there.
     pub(super) tap: u32,
+    /// Frames go through the program for frames first.
+    pub(super) xdp: Option<XdpNetwork>,
     // After the maps that are pinned in it.
     _folder: PinFolder,
 }
@@ -113,8 +119,29 @@ impl ComparedProgram {
     /// # Panics
     /// In CI, if it is not possible.
     pub(in crate::packet) fn load() -> Option<Self> {
+        Self::load_with(tap_device)
+    }
+
+    /// The same in a network namespace of its own, with the program for frames before the other one.
+    pub(super) fn load_at_xdp() -> Option<Self> {
+        let mut opened = None;
+        let mut this = Self::load_with(|| {
+            enter_namespace()?;
+            let (file, name) =
+                open_tap(c"lvsmodel%d").map_err(|it| format!("a tap device: {it}"))?;
+            let device = RouteSocket::open().and_then(|mut netlink| netlink.device(&name));
+            let device = device.map_err(|error| format!("the tap device {name}: {error}"))?;
+            opened = Some((file, name));
+            Ok(device.index)
+        })?;
+        let (file, name) = opened?;
+        this.xdp = Some(XdpNetwork::set_up((this.tap, &name, file), &mut this.maps));
+        Some(this)
+    }
+
+    fn load_with(tap: impl FnOnce() -> Result<u32, String>) -> Option<Self> {
         let loaded = PinFolder::mount().and_then(|folder| {
-            let tap = tap_device()?;
+            let tap = tap()?;
             let settings = PacketSettings {
                 pin_folder: folder.0.clone(),
                 flows: FLOWS,
@@ -132,7 +159,7 @@ impl ComparedProgram {
         model.places.max = PLACES as usize;
         // Less than there is room for, so that they are taken again and again.
         maps.set_place_rings([PLACES; 2]).expect("the places");
-        Some(Self { program, maps, model, tap, _folder: folder })
+        Some(Self { program, maps, model, tap, xdp: None, _folder: folder })
     }
 
     /// Adds a service whose table has a slot for each of some new servers. Returns the servers' numbers.
@@ -252,7 +279,7 @@ impl ComparedProgram {
     pub(super) fn run(&mut self, frame: &[u8]) -> (FrameVerdict, Vec<u8>) {
         // No director gives anything back.
         self.maps.clear_waiting_upcalls().expect("the count");
-        let (verdict, output) = self.program.test_run(frame);
+        let (verdict, output) = self.run_program(frame);
         let events: Vec<_> = std::iter::from_fn(|| self.maps.next_event())
             .map(|event| ModelEvent {
                 kind: event.kind,
@@ -271,12 +298,6 @@ impl ComparedProgram {
         };
         let decided = decided.map(|event| event.server);
         let expected = self.model.run(frame, decided, &has_flow);
-        let verdict = match verdict {
-            -1 => FrameVerdict::Next,
-            2 => FrameVerdict::Drop,
-            7 => FrameVerdict::Redirect,
-            other => panic!("verdict {other}"),
-        };
         assert_eq!(verdict, expected.verdict, "{frame:02x?}");
         assert_eq!(events, std::mem::take(&mut self.model.events), "events of {frame:02x?}");
         let same_zeros = |mut frame: Vec<u8>| {
@@ -289,6 +310,27 @@ impl ComparedProgram {
         };
         let (found, wanted) = (same_zeros(output.clone()), same_zeros(expected.frame));
         assert_eq!(found, wanted, "left: the program's, right: the model's, of {frame:02x?}");
+        (verdict, output)
+    }
+
+    fn run_program(&mut self, frame: &[u8]) -> (FrameVerdict, Vec<u8>) {
+        if let Some(network) = &mut self.xdp {
+            match self.program.test_run_xdp(frame) {
+                (FRAME_DROP, output) => return (FrameVerdict::Drop, output),
+                (FRAME_PASS, output) => assert_eq!(output, frame, "it is passed on as it is"),
+                (verdict, output) => {
+                    self.model.statistics.at_xdp += 1;
+                    return (FrameVerdict::Redirect, network.check(verdict, frame, output));
+                }
+            }
+        }
+        let (verdict, output) = self.program.test_run(frame);
+        let verdict = match verdict {
+            -1 => FrameVerdict::Next,
+            2 => FrameVerdict::Drop,
+            7 => FrameVerdict::Redirect,
+            other => panic!("verdict {other}"),
+        };
         (verdict, output)
     }
 

@@ -28,6 +28,8 @@ mod tunnel_tests;
 mod tunnelling;
 mod unassured_tests;
 mod upcall_tests;
+mod xdp_network;
+mod xdp_tests;
 
 use std::net::SocketAddr;
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::frames::{ACK, FIN, RST, SYN};
+use super::frames::{ACK, ETHERNET_LEN, FIN, RST, SYN};
 use super::model_places::ModelPlaces;
 use super::model_state::{ModelDirector, ModelEvent, ModelFlow, ModelServer, ModelService};
-use super::parsed::{FragmentPart, LeftToStack, PacketKey, ParsedFrame};
+use super::parsed::{FragmentPart, LeftToStack, PacketKey, ParsedFrame, packet_end};
 use super::rewriting::{TranslatedError, rewrite_error, rewrite_ip, rewrite_segment};
 use crate::packet::layout::{PROTOCOL_TCP, RawServerCounters, event_kind, flow_state};
 use crate::packet::statistics::PacketStatistics;
@@ -142,10 +142,10 @@ impl ProgramModel {
         if hop_limit <= 1 {
             return self.answer(answered, None, output);
         }
-        if let Some(mtu) = self.exceeded_mtu(&self.flows[&key], output.frame.len()) {
+        if let Some(mtu) = self.exceeded_mtu(&self.flows[&key], packet_end(&output.frame)) {
             return self.answer(answered, Some(mtu), output);
         }
-        let len = output.frame.len() as u64 - 14;
+        let len = (packet_end(&output.frame) - ETHERNET_LEN) as u64;
         let flow = self.flows.get_mut(&key).expect("it is there");
         let begins = flow.bytes == 0 && !flow.is_to_client();
         flow.bytes += len;

@@ -56,6 +56,17 @@ fn number(octets: &[u8], at: usize) -> usize {
     usize::from(u16::from_be_bytes([octets[at], octets[at + 1]]))
 }
 
+/// Returns the place behind the packet of a frame, as its header says.
+pub(super) fn packet_end(frame: &[u8]) -> usize {
+    let len = match number(frame, 12) {
+        0x0800 => number(frame, ETHERNET_LEN + 2),
+        _ if number(frame, ETHERNET_LEN + 4) == 0 => 0,
+        _ => IPV6_LEN + number(frame, ETHERNET_LEN + 4),
+    };
+    // Joined from many packets, one may be longer than the field can say.
+    if len == 0 { frame.len() } else { ETHERNET_LEN + len }
+}
+
 fn ipv4_address(octets: &[u8], at: usize) -> IpAddr {
     Ipv4Addr::from(<[u8; 4]>::try_from(&octets[at..at + 4]).expect("four octets")).into()
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::frames::{ETHERNET_LEN, frame, with_hop_limit, with_ip_octets};
 use super::model::{ModelOutput, ProgramModel};
 use super::model_state::ModelServer;
-use super::parsed::PacketKey;
+use super::parsed::{PacketKey, packet_end};
 use crate::packet::layout::{PROTOCOL_UDP, server_method};
 
 /// The port of UDP that servers get packets by GUE at.
@@ -49,7 +49,8 @@ fn flow_hash((source, destination, _): PacketKey) -> u64 {
 
 /// Returns a frame whose packet is in another one, to a server, with the length of what is before it.
 fn encapsulate(sent: &[u8], server: &ModelServer, key: PacketKey) -> (Vec<u8>, usize) {
-    let packet = &sent[ETHERNET_LEN..];
+    let (frame_of_packet, behind) = sent.split_at(packet_end(sent));
+    let packet = &frame_of_packet[ETHERNET_LEN..];
     let is_ipv6 = packet[0] >> 4 == 6;
     let class = if is_ipv6 { packet[0] << 4 | packet[1] >> 4 } else { packet[1] };
     let inner = if is_ipv6 { PROTOCOL_IPV6 } else { PROTOCOL_IPIP };
@@ -74,8 +75,8 @@ fn encapsulate(sent: &[u8], server: &ModelServer, key: PacketKey) -> (Vec<u8>, u
         with_ip_octets(&outer, 0, &first.to_be_bytes())
     };
     let outer = with_hop_limit(&outer, 64);
-    let len = outer.len() - sent.len();
-    ([&sent[..12], &outer[12..]].concat(), len)
+    let len = outer.len() - frame_of_packet.len();
+    ([&sent[..12], &outer[12..], behind].concat(), len)
 }
 
 impl ProgramModel {

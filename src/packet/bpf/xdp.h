@@ -1,0 +1,326 @@
+// Frames of flows that are known, or that a keyed scheduler's table decides, carried before the kernel makes packets of
+// them, by devices whose drivers have XDP. All others are passed on as they are, to the program at the ingress of the
+// device, which does the rest.
+
+#ifndef LVS_XDP_H
+#define LVS_XDP_H
+
+#include "follow.h"
+#include "tunnel.h"
+
+// Every driver has a frame of this length in one piece.
+enum { ONE_PIECE_LEN = ETHERNET_LEN + 1500 };
+enum { IPV4_FRAGMENT_BITS = IPV4_RESERVED | IPV4_MORE | IPV4_OFFSET };
+// Traffic class and flow label.
+enum { IPV6_FLOW_INFO = 0x0fffffff };
+
+// How a frame leaves.
+struct way_out {
+	u32 ifindex;
+	u8 next_mac[6], own_mac[6];
+};
+
+INLINE void set_ports(struct packet *packet, const void *header)
+{
+	__builtin_memcpy(&packet->tuple.source_port, header, 2);
+	__builtin_memcpy(&packet->tuple.destination_port, header + 2, 2);
+}
+
+// Reads a header of TCP. Returns whether it is valid.
+INLINE u32 parse_tcp_header(struct packet *packet, const u8 *header)
+{
+	u32 len = (header[12] >> 4) * 4;
+	packet->tcp_flags = header[13];
+	set_ports(packet, header);
+	return len >= TCP_LEN && packet->transport + len <= packet->end;
+}
+
+INLINE u32 parse_ipv4_frame(struct xdp_md *frame, struct packet *packet, const struct ipv4 *ip)
+{
+	void *octets;
+	packet->end = ETHERNET_LEN + NETWORK16(ip->len);
+	packet->transport = IPV4_TRANSPORT;
+	if (ip->version_and_len != 0x45 || ip->fragment & NETWORK16(IPV4_FRAGMENT_BITS) ||
+	    packet->end < IPV4_TRANSPORT + UDP_LEN || packet->end > frame_len(frame))
+		return 0;
+	set_ipv4(&packet->tuple.source, ip->source);
+	set_ipv4(&packet->tuple.destination, ip->destination);
+	packet->tuple.protocol = ip->protocol;
+	packet->hop_limit = ip->time_to_live;
+	packet->ipv4_checksum = ip->checksum;
+	if (packet->tuple.protocol == PROTOCOL_TCP)
+		return find_in_frame(frame, IPV4_TRANSPORT + TCP_LEN, &octets) &&
+		       parse_tcp_header(packet, octets + IPV4_TRANSPORT);
+	if (packet->tuple.protocol != PROTOCOL_UDP || !find_in_frame(frame, IPV4_TRANSPORT + UDP_LEN, &octets))
+		return 0;
+	set_ports(packet, octets + IPV4_TRANSPORT);
+	return 1;
+}
+
+INLINE u32 parse_ipv6_frame(struct xdp_md *frame, struct packet *packet, const struct ipv6 *ip)
+{
+	void *octets;
+	packet->end = IPV6_TRANSPORT + NETWORK16(ip->payload_len);
+	packet->transport = IPV6_TRANSPORT;
+	packet->is_ipv6 = 1;
+	packet->tuple.source = ip->source;
+	packet->tuple.destination = ip->destination;
+	packet->tuple.protocol = ip->next_header;
+	packet->hop_limit = ip->hop_limit;
+	if (*(const u8 *)ip >> 4 != 6 || packet->end < IPV6_TRANSPORT + UDP_LEN || packet->end > frame_len(frame) ||
+	    is_ipv4(&packet->tuple.source) || is_ipv4(&packet->tuple.destination))
+		return 0;
+	if (packet->tuple.protocol == PROTOCOL_TCP)
+		return find_in_frame(frame, IPV6_TRANSPORT + TCP_LEN, &octets) &&
+		       parse_tcp_header(packet, octets + IPV6_TRANSPORT);
+	if (packet->tuple.protocol != PROTOCOL_UDP || !find_in_frame(frame, IPV6_TRANSPORT + UDP_LEN, &octets))
+		return 0;
+	set_ports(packet, octets + IPV6_TRANSPORT);
+	return 1;
+}
+
+INLINE u32 is_same_mac(const u8 *a, const u8 *b)
+{
+	const u16 *x = (const u16 *)a, *y = (const u16 *)b;
+	return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2])) == 0;
+}
+
+// Reads a frame for this machine. Returns whether it has a whole packet of TCP or UDP, with plain headers.
+static __attribute__((noinline)) u32 parse_frame(struct xdp_md *frame, struct packet *packet)
+{
+	void *octets;
+	u32 ifindex = frame->ingress_ifindex;
+	struct xdp_device *device = map_lookup(&xdp_devices, &ifindex);
+	if (!device || !find_in_frame(frame, IPV4_TRANSPORT, &octets))
+		return 0;
+	const struct ethernet *ethernet = octets;
+	if (!is_same_mac(ethernet->destination, device->mac))
+		return 0;
+	if (ethernet->type == NETWORK16(ETHERTYPE_IPV4))
+		return parse_ipv4_frame(frame, packet, octets + ETHERNET_LEN);
+	if (ethernet->type != NETWORK16(ETHERTYPE_IPV6) || !find_in_frame(frame, IPV6_TRANSPORT, &octets))
+		return 0;
+	return parse_ipv6_frame(frame, packet, octets + ETHERNET_LEN);
+}
+
+// Returns whether a flow that is not known begins with a packet, and the scheduler's own table decides it.
+static __attribute__((noinline)) u32 is_begun_by_table(const struct packet *packet)
+{
+	struct service *service = find_service(&packet->tuple);
+	if (!service || !is_decided_anew(service) || service->flags & SERVICE_IS_ELSEWHERE)
+		return 0;
+	return packet->tuple.protocol == PROTOCOL_UDP ||
+	       (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+}
+
+INLINE void set_route_address(u32 *words, const struct address *address)
+{
+	if (is_ipv4(address))
+		words[0] = address->words[3];
+	else
+		__builtin_memcpy(words, address, sizeof(*address));
+}
+
+// Finds how a packet of a flow leaves. Returns whether the kernel knows a neighbour, and the device takes the frame.
+static __attribute__((noinline)) u32 find_way_out(struct xdp_md *frame, const struct packet *packet,
+						  const struct flow *flow, struct way_out *way)
+{
+	const struct tuple *tuple = &packet->tuple;
+	u32 index = flow->server;
+	struct server *server = map_lookup(&servers, &index);
+	struct route route = {.protocol = tuple->protocol, .len = packet->end - ETHERNET_LEN};
+	void *octets;
+	if (!server)
+		return 0;
+	way->ifindex = outgoing_device(flow);
+	if (way->ifindex != frame->ingress_ifindex) {
+		struct xdp_device *device = map_lookup(&xdp_devices, &way->ifindex);
+		if (!device || (packet->end > ONE_PIECE_LEN && !(device->flags & XDP_DEVICE_SENDS_PIECES)))
+			return 0;
+	}
+	struct address source = tuple->source, destination = flow->address;
+	if (flow->state & FLOW_TO_CLIENT) {
+		source = flow->address;
+		destination = tuple->destination;
+	} else if (server->method >= METHOD_IPIP) {
+		route.protocol = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
+		route.len += tunnel_overhead(server);
+		source = server->source;
+		source.words[3] |= hash_flow(tuple) & server->source_spread;
+	}
+	route.family = is_ipv4(&destination) ? FAMILY_IPV4 : FAMILY_IPV6;
+	route.ifindex = way->ifindex;
+	set_route_address(route.source, &source);
+	set_route_address(route.destination, &destination);
+	if (!find_in_frame(frame, IPV4_TRANSPORT, &octets))
+		return 0;
+	route.class = traffic_class(packet, octets + ETHERNET_LEN);
+	if (find_route(frame, &route, sizeof(route), ROUTE_BY_DEVICE) || route.ifindex != way->ifindex)
+		return 0;
+	__builtin_memcpy(way->next_mac, route.next_mac, 6);
+	__builtin_memcpy(way->own_mac, route.own_mac, 6);
+	return 1;
+}
+
+INLINE void rewrite_tcp(void *header, u64 change, u32 new_ports)
+{
+	u16 *checksum = header + TCP_CHECKSUM;
+	*checksum = changed_checksum(*checksum, change);
+	*(u32 *)header = new_ports;
+}
+
+// Of UDP, a checksum may be absent, and is then 0.
+INLINE void rewrite_udp(void *header, u64 change, u32 new_ports)
+{
+	u16 *checksum = header + UDP_CHECKSUM;
+	u16 old = *checksum;
+	u16 changed = changed_checksum(old, change);
+	if (old)
+		*checksum = changed ? changed : 0xffff;
+	*(u32 *)header = new_ports;
+}
+
+// Gives the header after that of IP new ports, and its checksum a change of the addresses.
+INLINE long rewrite_transport(struct xdp_md *frame, const struct packet *packet, u64 change, u32 new_ports)
+{
+	void *octets;
+	if (packet->tuple.protocol == PROTOCOL_TCP && packet->is_ipv6) {
+		if (!find_in_frame(frame, IPV6_TRANSPORT + TCP_LEN, &octets))
+			return -1;
+		rewrite_tcp(octets + IPV6_TRANSPORT, change, new_ports);
+		KEEP_BRANCH;
+	} else if (packet->tuple.protocol == PROTOCOL_TCP) {
+		if (!find_in_frame(frame, IPV4_TRANSPORT + TCP_LEN, &octets))
+			return -1;
+		rewrite_tcp(octets + IPV4_TRANSPORT, change, new_ports);
+	} else if (packet->is_ipv6) {
+		if (!find_in_frame(frame, IPV6_TRANSPORT + UDP_LEN, &octets))
+			return -1;
+		rewrite_udp(octets + IPV6_TRANSPORT, change, new_ports);
+		KEEP_BRANCH;
+	} else {
+		if (!find_in_frame(frame, IPV4_TRANSPORT + UDP_LEN, &octets))
+			return -1;
+		rewrite_udp(octets + IPV4_TRANSPORT, change, new_ports);
+	}
+	return 0;
+}
+
+// Gives a packet of a flow its new addresses and ports, and a hop limit that is one less.
+static __attribute__((noinline)) long rewrite_frame(struct xdp_md *frame, const struct packet *packet,
+						    const struct flow *flow)
+{
+	const struct tuple *old = &packet->tuple;
+	u32 is_direct = flow->state & FLOW_DIRECT, to_client = flow->state & FLOW_TO_CLIENT;
+	const struct address *source = to_client ? &flow->address : &old->source;
+	const struct address *destination = to_client || is_direct ? &old->destination : &flow->address;
+	void *octets;
+	if (packet->is_ipv6) {
+		if (!find_in_frame(frame, IPV6_TRANSPORT, &octets))
+			return -1;
+		set_ipv6_addresses(octets + ETHERNET_LEN, packet, source, destination);
+	} else {
+		if (!find_in_frame(frame, IPV4_TRANSPORT, &octets))
+			return -1;
+		set_ipv4_addresses(octets + ETHERNET_LEN, packet, source, destination);
+	}
+	if (is_direct)
+		return 0;
+	u32 old_ports = ports(old->source_port, old->destination_port);
+	u32 new_ports = to_client ? ports(flow->port, old->destination_port) : ports(old->source_port, flow->port);
+	u64 change = add_address_change(0, to_client ? &old->source : &old->destination, &flow->address);
+	return rewrite_transport(frame, packet, add_change(change, old_ports, new_ports), new_ports);
+}
+
+INLINE long prepend_ipv4(struct xdp_md *frame, const struct packet *packet, const struct server *server, u8 class)
+{
+	struct outer_ipv4 outer = {};
+	void *octets;
+	set_outer_ipv4(&outer, packet, server, class);
+	if (move_head(frame, -(s32)tunnel_overhead(server)) ||
+	    !find_in_frame(frame, ETHERNET_LEN + sizeof(outer), &octets))
+		return -1;
+	((struct ethernet *)octets)->type = NETWORK16(ETHERTYPE_IPV4);
+	__builtin_memcpy(octets + ETHERNET_LEN, &outer.ip, sizeof(outer.ip));
+	if (server->method == METHOD_GUE)
+		__builtin_memcpy(octets + ETHERNET_LEN + sizeof(outer.ip), &outer.gue, sizeof(outer.gue));
+	return 0;
+}
+
+INLINE long prepend_ipv6(struct xdp_md *frame, const struct packet *packet, const struct server *server, u8 class)
+{
+	struct outer_ipv6 outer = {};
+	void *octets;
+	set_outer_ipv6(&outer, packet, server, class);
+	if (move_head(frame, -(s32)tunnel_overhead(server)) ||
+	    !find_in_frame(frame, ETHERNET_LEN + sizeof(outer), &octets))
+		return -1;
+	((struct ethernet *)octets)->type = NETWORK16(ETHERTYPE_IPV6);
+	__builtin_memcpy(octets + ETHERNET_LEN, &outer.ip, sizeof(outer.ip));
+	if (server->method == METHOD_GUE)
+		__builtin_memcpy(octets + ETHERNET_LEN + sizeof(outer.ip), &outer.gue, sizeof(outer.gue));
+	return 0;
+}
+
+// Puts the packet of a frame into the one that goes to a server by its tunnel. Returns 0 if it is there.
+static __attribute__((noinline)) long encapsulate_frame(struct xdp_md *frame, const struct packet *packet,
+							const struct server *server)
+{
+	void *octets;
+	if (!find_in_frame(frame, IPV4_TRANSPORT, &octets))
+		return -1;
+	u8 class = traffic_class(packet, octets + ETHERNET_LEN);
+	return is_ipv4(&server->address) ? prepend_ipv4(frame, packet, server, class)
+					 : prepend_ipv6(frame, packet, server, class);
+}
+
+// Makes a frame what leaves by its way out. Returns 0 if it is that.
+INLINE long change_frame(struct xdp_md *frame, const struct packet *packet, const struct flow *flow,
+			 const struct way_out *way)
+{
+	void *octets;
+	u32 index = flow->server;
+	if (rewrite_frame(frame, packet, flow))
+		return -1;
+	if (flow->state & FLOW_DIRECT) {
+		struct server *server = map_lookup(&servers, &index);
+		if (!server || (server->method >= METHOD_IPIP && encapsulate_frame(frame, packet, server)))
+			return -1;
+	}
+	if (!find_in_frame(frame, ETHERNET_LEN, &octets))
+		return -1;
+	struct ethernet *ethernet = octets;
+	__builtin_memcpy(ethernet->destination, way->next_mac, 6);
+	__builtin_memcpy(ethernet->source, way->own_mac, 6);
+	return 0;
+}
+
+static __attribute__((noinline)) int carry_frame(struct xdp_md *frame, const struct packet *packet)
+{
+	const struct tuple *tuple = &packet->tuple;
+	u32 ifindex = frame->ingress_ifindex;
+	struct way_out way = {};
+	struct flow known;
+	if (packet->hop_limit <= 1)
+		return FRAME_PASS;
+	struct flow *flow = find_flow(tuple);
+	if (!flow) {
+		if (!is_begun_by_table(packet) || decide_by_table(tuple, ifindex))
+			return FRAME_PASS;
+		flow = find_flow(tuple);
+	} else if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && flow->state & (FLOW_FINS | FLOW_RESETS)) {
+		// The port of a connection that has ended may be used for another one.
+		return FRAME_PASS;
+	}
+	if (!flow || !find_way_out(frame, packet, flow, &way))
+		return FRAME_PASS;
+	follow_packet(packet, flow, &known, ifindex);
+	if (change_frame(frame, packet, &known, &way)) {
+		count(COUNT_REWRITE_FAILED);
+		return FRAME_DROP;
+	}
+	count(COUNT_AT_XDP);
+	return way.ifindex == ifindex ? FRAME_RETURN : redirect_frame(way.ifindex, 0);
+}
+
+#endif

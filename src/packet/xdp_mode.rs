@@ -1,0 +1,24 @@
+//! Where in the kernel frames are carried.
+
+use std::fmt;
+
+/// Where the program for frames runs ([`PacketSettings::xdp_devices`](super::PacketSettings::xdp_devices)).
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum XdpMode {
+    /// In the device's driver, before the kernel makes a packet of a frame. The driver must be able to.
+    #[default]
+    Native,
+    /// In the kernel, for every device: to try a configuration, and for tests. It costs more than without XDP. Who sends
+    /// to such a device must complete checksums by itself (`ethtool -K DEVICE tx off`) if it is a virtual one.
+    Generic,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
