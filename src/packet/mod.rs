@@ -206,6 +206,38 @@
 //! Packets to containers, by a veth or netkit pair whose other end is in another network namespace, are given to
 //! that end directly ([`PacketSettings::redirect_peer`]); all others go to the neighbour that the kernel has.
 //!
+//! # Frames at XDP
+//! Frames that come in by one of [`PacketSettings::xdp_devices`] are carried by the device's driver, before the kernel makes
+//! packets of them: that is most of what a packet costs. The program there has the same flows and the same body as the one
+//! at the ingress of each device, which stays, and to which it passes on what it does not carry itself.
+//!
+//! | | at XDP | at the ingress of the device |
+//! |---|---|---|
+//! | packets of flows that are known, by every method | yes | those that leave by a device without XDP; one every 9 s of each flow, so that the kernel asks its neighbour whether it is there |
+//! | first packets that the table of a keyed scheduler decides | yes | |
+//! | first packets that the scheduler decides | | yes |
+//! | headers of IP with options, fragments, ICMP | | yes |
+//! | packets that are too long, or have passed too many routers, which are answered | | yes |
+//! | a next hop whose hardware address the kernel does not know yet | | yes |
+//!
+//! [`PacketStatistics::at_xdp`] counts what is carried so. What it needs:
+//! - Linux 5.18, and drivers with native XDP ([`XdpMode::Native`]) at the devices of clients and of servers. One that cannot
+//!   is logged, and carries packets as without. Devices appear and go as others do.
+//! - The kernel may forward at the device by which packets leave (`net.ipv4.conf.DEVICE.forwarding`,
+//!   `net.ipv6.conf.DEVICE.forwarding`): it tells programs no way out otherwise.
+//! - Frames longer than 1514 octets leave by another device than they came in by only if its driver sends frames that
+//!   lie in several pieces, as the kernel tells since Linux 6.3.
+//! - Tags of VLANs stay in the frames, which the ingress of the VLAN's device gets then: where the card takes them off
+//!   (`ethtool -K DEVICE rxvlan off` has it leave them), flows of two VLANs are not told apart.
+//!
+//! One end of a pair of devices (veth, netkit) has no native XDP here. Its frames come from a socket on this machine,
+//! with a checksum that is left to a device, which a program at a driver cannot see or complete; it would
+//! have the other end send short segments in place of long ones, which costs more than it saves; and frames that are sent
+//! to it are lost unless its other end has a program, too. [`PacketSettings::redirect_peer`] is the short way there.
+//!
+//! As any program at XDP, it ends the joining of segments (LRO) at the device, and drivers need queues of their own for
+//! frames that are sent back: see the driver's documentation. What it carries is not seen by `tcpdump`.
+//!
 //! Packets that the program carries do not pass this machine's netfilter: rules and connection tracking for
 //! forwarded packets do not see them.
 

@@ -21,7 +21,7 @@ use super::netlink::RouteSocket;
 use super::settings::PacketSettings;
 use super::xdp_program::XdpProgram;
 #[cfg(test)]
-use super::xdp_program::loaded_program;
+use super::{xdp_mode::XdpMode, xdp_program::loaded_program};
 
 /// The program, built from `bpf/`.
 #[repr(align(8))]
@@ -240,7 +240,7 @@ impl PacketProgram {
     #[cfg(test)]
     pub(super) fn test_run_xdp(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
         use aya::{TestRun as _, TestRunOptions};
-        let xdp = loaded_program(&mut self.program).expect("the program is there");
+        let xdp = loaded_program(&mut self.program, XdpMode::Native).expect("the program is there");
         let mut output = vec![0; frame.len() + 256];
         let options = TestRunOptions {
             data_in: Some(frame),

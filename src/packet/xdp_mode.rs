@@ -6,11 +6,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum XdpMode {
-    /// In the device's driver, before the kernel makes a packet of a frame. The driver must be able to.
+    /// In the device's driver, before the kernel makes a packet of a frame. The driver must have it.
     #[default]
     Native,
-    /// In the kernel, for every device: to try a configuration, and for tests. It costs more than without XDP. Who sends
-    /// to such a device must complete checksums by itself (`ethtool -K DEVICE tx off`) if it is a virtual one.
+    /// In the kernel, in front of its own path, for every device: to try a configuration, and for tests. It saves little.
+    /// Who sends to a virtual device must complete checksums by itself (`ethtool -K DEVICE tx off`).
     Generic,
 }
 

@@ -15,7 +15,6 @@ use super::maps::with_causes;
 use super::program::load_error;
 use super::xdp_mode::XdpMode;
 
-const PROGRAM: &str = "lvs_xdp";
 /// What the names of pinned links begin with, by mode.
 const LINK_PREFIXES: [(&str, XdpMode); 2] =
     [("xdp-native-", XdpMode::Native), ("xdp-generic-", XdpMode::Generic)];
@@ -42,7 +41,7 @@ impl XdpProgram {
         let mut this = Self { folder: folder.to_owned(), mode, devices: BTreeMap::new() };
         for (name, link) in pinned_links(folder) {
             let is_wanted = link.mode == mode && wanted.contains(&link.device);
-            let result = is_wanted.then(|| take_over_link(program, &folder.join(&name)));
+            let result = is_wanted.then(|| take_over_link(program, mode, &folder.join(&name)));
             match result {
                 Some(Ok(())) => {
                     this.devices.insert(link.index, link.device);
@@ -72,7 +71,7 @@ impl XdpProgram {
             return Ok(());
         }
         let attach_error = |reason| PacketError::Attach { device: device.to_owned(), reason };
-        let xdp = loaded_program(program)?;
+        let xdp = loaded_program(program, self.mode)?;
         let mode = match self.mode {
             XdpMode::Native => LinkMode::Driver,
             XdpMode::Generic => LinkMode::Skb,
@@ -130,10 +129,10 @@ pub(super) fn pinned_links(folder: &Path) -> Vec<(String, PinnedXdpLink)> {
     links.collect()
 }
 
-fn take_over_link(program: &mut Ebpf, path: &Path) -> Result<(), String> {
+fn take_over_link(program: &mut Ebpf, mode: XdpMode, path: &Path) -> Result<(), String> {
     let link = PinnedLink::from_pin(path).map_err(|it| with_causes(&it))?;
     let link: XdpLink = FdLink::from(link).try_into().map_err(|it: LinkError| with_causes(&it))?;
-    let xdp = loaded_program(program).map_err(|it| it.to_string())?;
+    let xdp = loaded_program(program, mode).map_err(|it| it.to_string())?;
     let id = xdp.attach_to_link(link).map_err(|it| with_causes(&it))?;
     // It stays pinned under its name.
     drop(xdp.take_link(id).map_err(|it| with_causes(&it))?);
@@ -141,13 +140,17 @@ fn take_over_link(program: &mut Ebpf, path: &Path) -> Result<(), String> {
 }
 
 /// Returns the program, and loads it if it is not.
-pub(super) fn loaded_program(program: &mut Ebpf) -> Result<&mut Xdp, PacketError> {
+pub(super) fn loaded_program(program: &mut Ebpf, mode: XdpMode) -> Result<&mut Xdp, PacketError> {
+    let name = match mode {
+        XdpMode::Native => "lvs_xdp",
+        XdpMode::Generic => "lvs_xdp_generic",
+    };
     if !KernelVersion::current().is_ok_and(|version| version >= XDP_SINCE) {
         let reason = "XDP with frames in several pieces needs Linux 5.18".to_owned();
         return Err(PacketError::Load { reason });
     }
-    let missing = || PacketError::Load { reason: format!("there is no program {PROGRAM}") };
-    let program = program.program_mut(PROGRAM).ok_or_else(missing)?;
+    let missing = || PacketError::Load { reason: format!("there is no program {name}") };
+    let program = program.program_mut(name).ok_or_else(missing)?;
     let program: &mut Xdp = program.try_into().map_err(|error| load_error(&error))?;
     if program.fd().is_err() {
         program.load().map_err(|error| load_error(&error))?;

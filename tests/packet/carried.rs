@@ -125,7 +125,21 @@ pub(crate) fn settings(world: &World) -> PacketSettings {
     settings.pin_folder = world.pin_folder();
     (settings.flows, settings.ipv6_flows) = (4096, 4096);
     settings.alive_for = Duration::from_secs(600);
+    if let Some(mode) = world.xdp_mode {
+        settings.xdp_mode = mode;
+        settings.xdp_devices = ["to-client", "to-a", "to-b"].map(str::to_owned).to_vec();
+    }
     settings
+}
+
+/// Waits until as many packets as expected were carried at XDP, if the director's devices have it.
+pub(crate) fn expect_at_xdp(world: &World, engine: &PacketEngine, packets: u64) {
+    if world.xdp_mode.is_some() {
+        until("packets are carried at XDP", || engine.statistics().at_xdp >= packets);
+        assert_eq!(engine.xdp_devices().len(), 3);
+    } else {
+        assert_eq!(engine.statistics().at_xdp, 0);
+    }
 }
 
 pub(crate) fn start_engine(world: &World, settings: PacketSettings) -> PacketEngine {
@@ -199,6 +213,7 @@ pub(crate) fn carry_tcp(world: &World) {
         assert_eq!(u64::from_ne_bytes(sum), pattern_sum(), "uploaded");
         assert_eq!(ask_name(stream), names.chars().next().expect("a name"));
     }
+    expect_at_xdp(world, &engine, if guest::is_emulated() { 500 } else { 2000 });
 }
 
 /// Returns the packets that a device of the director has sent.
@@ -305,4 +320,6 @@ pub(crate) fn carry_udp(world: &World) {
             }
         }
     }
+    // Fragments are not.
+    expect_at_xdp(world, &engine, 64);
 }

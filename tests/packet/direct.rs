@@ -13,8 +13,8 @@ use lvs::scheduler::{LeastConnections, RoundRobin, Scheduler};
 
 use crate::bulk::{exchange, serve_http_at};
 use crate::carried::{
-    PATIENCE, ask_name, connect, download, echo_datagrams, request_to_port, serve_tcp, settings,
-    start_engine,
+    PATIENCE, ask_name, connect, download, echo_datagrams, expect_at_xdp, request_to_port,
+    serve_tcp, settings, start_engine,
 };
 use crate::flows::{active, until, virtual_address};
 use crate::world::{VIRTUAL, World, socket_address};
@@ -84,6 +84,9 @@ pub(crate) fn carry_directly(world: &World) {
             assert!(names == "abab" || names == "baba", "by turns, not {names}");
             assert_eq!(active(&set), 4, "a lease for each connection");
             download(&mut streams[0]);
+            for _ in 0..50 {
+                streams.iter_mut().for_each(|stream| assert!("ab".contains(ask_name(stream))));
+            }
             // The handshakes, and what acknowledges the answers.
             until("all is counted", || service.counters().bytes_to_servers > 500);
             let counters = service.counters();
@@ -95,6 +98,7 @@ pub(crate) fn carry_directly(world: &World) {
             until("the leases have ended", || active(&set) == 0);
             service.drain(Duration::ZERO, NewConnections::Refused);
         }
+        expect_at_xdp(world, &engine, 400);
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "packet", target_os = "linux", not(lvs_loom)))]
 #![expect(clippy::duplicate_mod, reason = "namespaces and kernels both say what is skipped")]
 
+mod at_xdp;
 mod bulk;
 mod carried;
 #[cfg(feature = "director")]

@@ -22,7 +22,7 @@ use crate::world::{SERVERS, VIRTUAL, World, socket_address};
 
 pub(crate) const GUE: ForwardingMethod =
     ForwardingMethod::Tunnel(TunnelKind::Gue { port: 6080, checksum: TunnelChecksum::None });
-const METHODS: [ForwardingMethod; 2] = [ForwardingMethod::Tunnel(TunnelKind::Ipip), GUE];
+pub(crate) const METHODS: [ForwardingMethod; 2] = [ForwardingMethod::Tunnel(TunnelKind::Ipip), GUE];
 
 /// Has both servers unpack what comes by tunnels, for as long as the answer lives.
 pub(crate) fn unpack(world: &World) -> Vec<Ebpf> {

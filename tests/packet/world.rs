@@ -16,8 +16,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use lvs::packet::XdpMode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::guest;
 
 #[path = "../common/namespaces.rs"]
 pub(crate) mod namespaces;
@@ -32,7 +35,13 @@ pub(crate) struct World {
     name: String,
     folder: PathBuf,
     machines: &'static [&'static str],
+    /// How the director's devices carry frames; `None` for those that do not.
+    pub(crate) xdp_mode: Option<XdpMode>,
+    /// Networks are wires between network cards.
+    has_cards: bool,
 }
+
+const MACHINES: [&str; 4] = ["client", "director", "a", "b"];
 
 /// The networks, by their numbers, and who is in them beside the directors.
 const NETWORKS: [(u8, &str); 3] = [(1, "client"), (2, "a"), (3, "b")];
@@ -40,14 +49,89 @@ const NETWORKS: [(u8, &str); 3] = [(1, "client"), (2, "a"), (3, "b")];
 impl World {
     /// Makes the namespaces; `None` where this is not possible, for a reason that was printed.
     pub(crate) fn build() -> Option<Self> {
-        let world = Self::of_machines(&["client", "director", "a", "b"])?;
+        let world = Self::of_machines(&MACHINES)?;
         for (n, machine) in NETWORKS {
             world.connect_machine(n, machine);
         }
-        for address in VIRTUAL {
-            world.at("director", &format!("address add {address} dev lo"));
+        world.add_virtual_addresses();
+        Some(world)
+    }
+
+    /// The same, with a director that carries frames before the kernel makes packets of them, by pairs of devices.
+    pub(crate) fn build_at_generic_xdp() -> Option<Self> {
+        if !namespaces::can_run(&["ethtool"]) {
+            return None;
+        }
+        let mut world = Self::build()?;
+        world.xdp_mode = Some(XdpMode::Generic);
+        world.allow_forwarding();
+        for (_, machine) in NETWORKS {
+            // Checksums are not left to a device that there is not.
+            world.output(machine, "ethtool", "-K eth0 tx off");
         }
         Some(world)
+    }
+
+    /// The same by the network cards of a kernel of the test's own, which has three wires.
+    pub(crate) fn build_at_native_xdp() -> Option<Self> {
+        let mut world = Self::of_machines(&MACHINES)?;
+        (world.xdp_mode, world.has_cards) = (Some(XdpMode::Native), true);
+        world.allow_forwarding();
+        for (wire, (n, machine)) in (0..).zip(NETWORKS) {
+            let near = format!("to-{machine}");
+            for (end, at, device) in [(0, "director", &*near), (1, machine, "eth0")] {
+                world.move_card(&guest::card_address(wire, end), at, device);
+            }
+            world.connect_devices(n, machine);
+        }
+        world.add_virtual_addresses();
+        Some(world)
+    }
+
+    /// Moves a network card to a machine, and gives it another name.
+    fn move_card(&self, address: &str, machine: &str, device: &str) {
+        let (first, namespace) = (guest::FIRST_NAMESPACE, self.namespace(machine));
+        let output = Command::new("ip").args(["-n", first, "-o", "link"]).output();
+        let text = String::from_utf8(output.expect("ip runs").stdout).expect("text");
+        let line = text.lines().find(|line| line.contains(address)).expect("the card");
+        let card = line.split(": ").nth(1).expect("a name");
+        Self::ip(&format!("-n {first} link set {card} netns {namespace}"));
+        Self::ip(&format!("-n {namespace} link set {card} name {device}"));
+    }
+
+    /// Moves the network cards back: servers' threads keep their namespaces until the process ends.
+    fn return_cards(&self) {
+        for (n, machine) in NETWORKS {
+            let near = format!("to-{machine}");
+            for (at, device) in [("director", &*near), (machine, "eth0")] {
+                let name = format!("card{n}-{at}");
+                for change in [
+                    format!("link set {device} down"),
+                    format!("link set {device} name {name}"),
+                    format!("link set {name} netns {}", guest::FIRST_NAMESPACE),
+                ] {
+                    let line = format!("-n {} {change}", self.namespace(at));
+                    // What the test has found is more important.
+                    let _ = Command::new("ip").args(line.split(' ')).output();
+                }
+            }
+        }
+    }
+
+    /// The kernel tells programs of the way out at devices by which it may forward.
+    fn allow_forwarding(&self) {
+        self.within("director", || {
+            for family in ["ipv4", "ipv6"] {
+                let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
+                fs::write(path, "1").expect("root may");
+            }
+        });
+    }
+
+    fn add_virtual_addresses(&self) {
+        for address in VIRTUAL {
+            self.at("director", &format!("address add {address} dev lo"));
+        }
     }
 
     /// Makes the namespaces of two directors; `None` where this is not possible, for a reason that was printed.
@@ -72,7 +156,7 @@ impl World {
     fn plug(&self, n: u8, machine: &str, device: &str) {
         let (wire, other) = (self.namespace("wire"), self.namespace(machine));
         let port = format!("{machine}{n}");
-        self.ip(&format!(
+        Self::ip(&format!(
             "link add {port} netns {wire} type veth peer name {device} netns {other}"
         ));
         self.at("wire", &format!("link set {port} master net{n} up"));
@@ -118,9 +202,9 @@ impl World {
         let folder = Path::new("/run").join(&name);
         fs::create_dir(&folder).expect("a folder");
         mount("bpf", &folder, "bpf", MountFlags::empty(), None).expect("a BPF file system");
-        let world = Self { name, folder, machines };
+        let world = Self { name, folder, machines, xdp_mode: None, has_cards: false };
         for machine in machines {
-            world.ip(&format!("netns add {}", world.namespace(machine)));
+            Self::ip(&format!("netns add {}", world.namespace(machine)));
             world.at(machine, "link set lo up");
         }
         Some(world)
@@ -130,9 +214,14 @@ impl World {
     pub(crate) fn connect_machine(&self, n: u8, machine: &str) {
         let (director, other) = (self.namespace("director"), self.namespace(machine));
         let near = format!("to-{machine}");
-        self.ip(&format!(
+        Self::ip(&format!(
             "link add {near} netns {director} type veth peer name eth0 netns {other}"
         ));
+        self.connect_devices(n, machine);
+    }
+
+    fn connect_devices(&self, n: u8, machine: &str) {
+        let near = format!("to-{machine}");
         for (at, device, host) in [("director", &*near, 1), (machine, "eth0", 2)] {
             self.add_addresses(n, at, device, host);
         }
@@ -148,7 +237,7 @@ impl World {
         self.folder.join("lvs")
     }
 
-    fn ip(&self, arguments: &str) {
+    fn ip(arguments: &str) {
         let mut command = Command::new("ip");
         let output = command.args(arguments.split_whitespace()).output().expect("ip runs");
         let error = String::from_utf8_lossy(&output.stderr);
@@ -166,7 +255,7 @@ impl World {
 
     /// Runs `ip` on a machine.
     pub(crate) fn at(&self, machine: &str, arguments: &str) {
-        self.ip(&format!("-n {} {arguments}", self.namespace(machine)));
+        Self::ip(&format!("-n {} {arguments}", self.namespace(machine)));
     }
 
     /// Moves the calling thread to a machine, for good.
@@ -196,6 +285,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if self.has_cards {
+            self.return_cards();
+        }
         for machine in self.machines {
             // More important than one that is not there.
             let _ = Command::new("ip").args(["netns", "delete", &self.namespace(machine)]).output();

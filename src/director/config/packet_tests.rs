@@ -285,7 +285,7 @@ fn values_out_of_their_ranges_are_refused() {
         ("devices = [\"sixteen--letters\"]", "devices", "has 1 to 15 bytes"),
         ("xdp_devices = [\"\"]", "xdp_devices", "has 1 to 15 bytes"),
         ("xdp_devices = [\"eth1\"]\ndevices = [\"eth0\"]", "xdp_devices", "eth1 is not among"),
-        ("xdp_mode = \"offload\"", "xdp_mode", "unknown variant"),
+        ("xdp_mode = \"offload\"", "xdp_mode", "expected `native` or `generic`"),
     ] {
         let error = table(keys).expect_err(keys);
         assert!(error.contains(&format!("packet.{key}")), "{keys}: {error}");

@@ -171,8 +171,15 @@ int lvs(struct __sk_buff *skb)
 SECTION("xdp.frags")
 int lvs_xdp(struct xdp_md *frame)
 {
-	struct packet packet = {};
-	return parse_frame(frame, &packet) ? carry_frame(frame, &packet) : FRAME_PASS;
+	return run_on_frame(frame);
+}
+
+// In the generic mode. A program for frames in several pieces would get a copy there, of which Linux 6.9 and later forget
+// the length of the header of Ethernet: what it passes on would not be read at the ingress of the device.
+SECTION("xdp")
+int lvs_xdp_generic(struct xdp_md *frame)
+{
+	return run_on_frame(frame);
 }
 
 // At the egress of the loopback device, where this machine's packets to its own addresses pass, and those that a rule

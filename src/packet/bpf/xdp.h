@@ -312,7 +312,10 @@ static __attribute__((noinline)) int carry_frame(struct xdp_md *frame, const str
 		// The port of a connection that has ended may be used for another one.
 		return FRAME_PASS;
 	}
-	if (!flow || !find_way_out(frame, packet, flow, &way))
+	// One packet in a while goes by the kernel's own way: a neighbour is asked no more whether it is still there, if
+	// nothing goes there by it.
+	if (!flow || flow->seen_at >> PAIRED_SHIFT != coarse_time_ns() >> PAIRED_SHIFT ||
+	    !find_way_out(frame, packet, flow, &way))
 		return FRAME_PASS;
 	follow_packet(packet, flow, &known, ifindex);
 	if (change_frame(frame, packet, &known, &way)) {
@@ -321,6 +324,12 @@ static __attribute__((noinline)) int carry_frame(struct xdp_md *frame, const str
 	}
 	count(COUNT_AT_XDP);
 	return way.ifindex == ifindex ? FRAME_RETURN : redirect_frame(way.ifindex, 0);
+}
+
+INLINE int run_on_frame(struct xdp_md *frame)
+{
+	struct packet packet = {};
+	return parse_frame(frame, &packet) ? carry_frame(frame, &packet) : FRAME_PASS;
 }
 
 #endif

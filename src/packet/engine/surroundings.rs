@@ -35,7 +35,10 @@ impl PacketWorker {
         if self.settings.redirect_peer && present.iter().any(|it| it.peer_elsewhere.is_some()) {
             let neighbours = self.netlink.neighbours();
             let neighbours = neighbours.map_err(|source| PacketError::Netlink { source })?;
-            for device in present {
+            // Frames at XDP need neighbours that the kernel knows.
+            let has_xdp =
+                |device: &&NetworkDevice| self.settings.xdp_devices.contains(&device.name);
+            for device in present.iter().filter(|device| !has_xdp(device)) {
                 if let Some(peer) = peer_of(device, &neighbours, &mut self.netlink)
                     && found.len() < MAX_PEERS
                 {

@@ -7,13 +7,27 @@ use super::frames::{
 };
 use super::model_state::{ModelDirector, TapDevice};
 use super::{SERVER, SERVICE, address, ends};
-use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawXdpDevice, server_method};
+use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawTuple, RawXdpDevice, server_method};
 
 const METHODS: [u8; 4] =
     [server_method::NAT, server_method::DIRECT, server_method::IPIP, server_method::GUE];
 
+/// Waits until no packet of a flow is about to be passed on because the last one passed in another interval of 2^33 ns.
+fn wait_for_interval() {
+    const INTERVAL: u64 = 1 << 33;
+    const TIME_OF_TEST: u64 = 1 << 30;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+    let left = INTERVAL - now % INTERVAL;
+    if left < TIME_OF_TEST {
+        // The kernel's coarse clock is some milliseconds late.
+        std::thread::sleep(std::time::Duration::from_nanos(left + (1 << 25)));
+    }
+}
+
 /// The program with a keyed service of each protocol and family, whose server is behind the tap device.
 fn with_keyed_services() -> Option<ComparedProgram> {
+    wait_for_interval();
     let mut compared = ComparedProgram::load_at_xdp()?;
     for protocol in [PROTOCOL_TCP, PROTOCOL_UDP] {
         for family in [0, 1] {
@@ -116,6 +130,21 @@ fn the_scheduler_is_asked_behind_xdp() {
     });
     assert!(!is_carried(&mut compared, &tcp(client, service, SYN)));
     assert_eq!(compared.model.statistics.elsewhere, 1);
+    compared.compare_state();
+}
+
+#[test]
+fn a_packet_in_a_while_goes_by_the_way_of_the_kernel() {
+    let Some(mut compared) = with_keyed_services() else { return };
+    let (client, service, _) = ends(0);
+    assert!(is_carried(&mut compared, &tcp(client, service, SYN)));
+    assert!(is_carried(&mut compared, &tcp(client, service, ACK)));
+    let tuple = RawTuple::new(client, service, PROTOCOL_TCP);
+    let mut flow = compared.maps.flow(&tuple).expect("the flows").expect("the flow");
+    flow.seen_at -= 1 << 33;
+    compared.maps.insert_flow(flow).expect("it is stored");
+    assert!(!is_carried(&mut compared, &tcp(client, service, ACK)));
+    assert!(is_carried(&mut compared, &tcp(client, service, ACK)));
     compared.compare_state();
 }
 

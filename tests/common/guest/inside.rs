@@ -19,15 +19,22 @@ pub(crate) fn enter() -> bool {
     static ONCE: Once = Once::new();
     ONCE.call_once(set_up);
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
-    let status = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-    assert!(status.expect("the program ip starts").success());
+    ip(&["link", "set", "lo", "up"]);
     true
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status();
+    assert!(status.expect("the program ip starts").success(), "ip {arguments:?}");
 }
 
 /// Tells whether the processor is emulated: tests that do a thing a thousand times do less then.
 pub(crate) fn is_emulated() -> bool {
     Path::new(super::qemu::MODULE_LIST).exists()
 }
+
+/// The name of the network namespace that the first process has at first, in which the network cards are.
+pub(crate) const FIRST_NAMESPACE: &str = "first";
 
 fn set_up() {
     let mount = |kind: &str, target: &str| {
@@ -48,6 +55,7 @@ fn set_up() {
         load(Path::new(path));
     }
     println!("modules loaded, up {}", uptime());
+    ip(&["netns", "attach", FIRST_NAMESPACE, "1"]);
 }
 
 fn load(path: &Path) {

@@ -40,7 +40,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-pub(crate) use self::inside::{enter, is_emulated};
+pub(crate) use self::inside::{FIRST_NAMESPACE, enter, is_emulated};
+pub(crate) use self::qemu::card_address;
 use self::skipped::report_skipped;
 
 #[path = "../skipped.rs"]
@@ -70,13 +71,15 @@ pub(crate) struct Guest {
     programs: Vec<&'static str>,
     packages: Vec<&'static str>,
     counts_instructions: bool,
+    wires: u8,
 }
 
 impl Guest {
     /// The ignored tests whose names have `filter` in them.
     pub(crate) fn new(filter: &'static str) -> Self {
         let (modules, programs, packages) = (Vec::new(), Vec::new(), Vec::new());
-        Self { filter, left_out: &[], modules, programs, packages, counts_instructions: false }
+        let (counts_instructions, wires) = (false, 0);
+        Self { filter, left_out: &[], modules, programs, packages, counts_instructions, wires }
     }
 
     /// Leaves out the tests whose names have one of these in them.
@@ -108,6 +111,13 @@ impl Guest {
     /// takes. It has one processor then, and leaps to the next timer while the processor is idle.
     pub(crate) fn counting_instructions(mut self) -> Self {
         self.counts_instructions = true;
+        self
+    }
+
+    /// Gives a kernel in QEMU two network cards for each of so many wires, with the driver `virtio_net`. They are in
+    /// the network namespace [`FIRST_NAMESPACE`], with the addresses that [`card_address`] names.
+    pub(crate) fn wires(mut self, wires: u8) -> Self {
+        self.wires = wires;
         self
     }
 

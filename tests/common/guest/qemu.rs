@@ -54,12 +54,27 @@ pub(super) fn command(guest: &Guest) -> Result<(Command, WorkFolder), String> {
         }
     };
     command.args(["-m", "1024", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
+    for wire in 0..guest.wires {
+        for end in 0..2 {
+            // A hub connects the two cards. It has no segments to join, and no checksums to complete.
+            let card = format!("card{wire}-{end}");
+            command.arg("-netdev").arg(format!("hubport,id={card},hubid={wire}"));
+            let address = card_address(wire, end);
+            command.arg("-device");
+            command.arg(format!("virtio-net-pci,netdev={card},mac={address},romfile="));
+        }
+    }
     command.arg("-kernel").arg(find_kernel(&kernel.join("boot"))?).arg("-initrd").arg(image);
     // The first process has the arguments behind `--`, and as environment what the kernel does not know.
     let settings = "console=ttyS0 panic=-1 quiet mitigations=off nokaslr PATH=/bin";
     let arguments = guest.arguments().join(" ");
     command.arg("-append").arg(format!("{settings} {MODULES}={MODULE_LIST} -- {arguments}"));
     Ok((command, folder))
+}
+
+/// Returns the hardware address of the card at an end, 0 or 1, of a wire.
+pub(crate) fn card_address(wire: u8, end: u8) -> String {
+    format!("52:54:00:00:{wire:02x}:{end:02x}")
 }
 
 fn initramfs(guest: &Guest, kernel: &Path) -> Result<Vec<u8>, String> {
