@@ -7,6 +7,7 @@ use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use zerocopy::{FromBytes, transmute};
 
+use super::causes::with_causes;
 use super::error::PacketError;
 use super::flow_direction::FlowDirection;
 use super::layout::{
@@ -45,17 +46,6 @@ impl std::fmt::Debug for PacketMaps {
 
 fn map_error(map: &'static str) -> impl Fn(MapError) -> PacketError {
     move |error| PacketError::Map { map, reason: with_causes(&error) }
-}
-
-/// Returns an error's text with those of its causes, which the library leaves out.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Ignores that an entry is absent.

@@ -241,6 +241,7 @@
 //! Packets that the program carries do not pass this machine's netfilter: rules and connection tracking for
 //! forwarded packets do not see them.
 
+mod causes;
 mod check_program;
 mod check_routes;
 mod engine;

@@ -13,10 +13,11 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use super::causes::{load_error, with_causes};
 use super::check_routes::remove_all_routes;
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
-use super::maps::{PacketMaps, with_causes};
+use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
 use super::settings::PacketSettings;
 use super::xdp_program::XdpProgram;
@@ -352,18 +353,4 @@ fn classifier<'a>(
     let missing = || PacketError::Load { reason: format!("there is no program {name}") };
     let program = program.program_mut(name).ok_or_else(missing)?;
     program.try_into().map_err(|error| load_error(&error))
-}
-
-/// Returns the error with which the kernel did not load something.
-pub(super) fn load_error(error: &(dyn std::error::Error + 'static)) -> PacketError {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let system_error = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        if system_error == Some(libc::EPERM) {
-            let source = io::Error::from_raw_os_error(libc::EPERM);
-            return PacketError::Capability { action: "loading the program", source };
-        }
-        cause = error.source();
-    }
-    PacketError::Load { reason: with_causes(error) }
 }

@@ -37,11 +37,11 @@ fn features(index: u32) -> io::Result<u64> {
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.set_non_blocking(true)?;
     let name = DefaultNla::new(FAMILY_NAME, FAMILY.to_vec());
-    let request = GenericMessage::new(CONTROLLER, GET_FAMILY, &name);
+    let request = NetdevMessage::new(CONTROLLER, GET_FAMILY, &name);
     let family = exchange(&socket, request, FAMILY_ID)?;
     let family = family.try_into().map(u16::from_ne_bytes).map_err(|_| unexpected())?;
     let device = DefaultNla::new(DEVICE_INDEX, index.to_ne_bytes().to_vec());
-    let request = GenericMessage::new(family, GET_DEVICE, &device);
+    let request = NetdevMessage::new(family, GET_DEVICE, &device);
     let features = exchange(&socket, request, DEVICE_FEATURES)?;
     features.try_into().map(u64::from_ne_bytes).map_err(|_| unexpected())
 }
@@ -51,7 +51,7 @@ fn unexpected() -> io::Error {
 }
 
 /// Sends a request, and returns the value of an attribute of the answer, which is there at once.
-fn exchange(socket: &Socket, request: GenericMessage, wanted: u16) -> io::Result<Vec<u8>> {
+fn exchange(socket: &Socket, request: NetdevMessage, wanted: u16) -> io::Result<Vec<u8>> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_ACK;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
@@ -66,7 +66,7 @@ fn exchange(socket: &Socket, request: GenericMessage, wanted: u16) -> io::Result
         socket.recv(&mut buffer, 0)?;
         let mut rest = buffer.as_slice();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<GenericMessage>::deserialize(rest)
+            let message = NetlinkMessage::<NetdevMessage>::deserialize(rest)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             let len = (message.header.length as usize).max(1).next_multiple_of(4);
             rest = rest.get(len..).unwrap_or_default();
@@ -82,15 +82,15 @@ fn exchange(socket: &Socket, request: GenericMessage, wanted: u16) -> io::Result
     }
 }
 
-/// A message of generic netlink, of one of the two families.
+/// A message of the family, or of that which names families.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct GenericMessage {
+struct NetdevMessage {
     family: u16,
     command: u8,
     attributes: Vec<u8>,
 }
 
-impl GenericMessage {
+impl NetdevMessage {
     fn new(family: u16, command: u8, attribute: &DefaultNla) -> Self {
         let mut attributes = vec![0; attribute.buffer_len()];
         attribute.emit(&mut attributes);
@@ -105,7 +105,7 @@ impl GenericMessage {
     }
 }
 
-impl NetlinkSerializable for GenericMessage {
+impl NetlinkSerializable for NetdevMessage {
     fn message_type(&self) -> u16 {
         self.family
     }
@@ -121,7 +121,7 @@ impl NetlinkSerializable for GenericMessage {
     }
 }
 
-impl NetlinkDeserializable for GenericMessage {
+impl NetlinkDeserializable for NetdevMessage {
     type Error = DecodeError;
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {

@@ -10,9 +10,8 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{Xdp, XdpMode as LinkMode};
 use aya::util::KernelVersion;
 
+use super::causes::{load_error, with_causes};
 use super::error::PacketError;
-use super::maps::with_causes;
-use super::program::load_error;
 use super::xdp_mode::XdpMode;
 
 /// What the names of pinned links begin with, by mode.

@@ -80,7 +80,7 @@ impl World {
         for (wire, (n, machine)) in (0..).zip(NETWORKS) {
             let near = format!("to-{machine}");
             for (end, at, device) in [(0, "director", &*near), (1, machine, "eth0")] {
-                world.move_card(&guest::card_address(wire, end), at, device);
+                guest::move_card(wire, end, &world.namespace(at), device);
             }
             world.connect_devices(n, machine);
         }
@@ -88,33 +88,11 @@ impl World {
         Some(world)
     }
 
-    /// Moves a network card to a machine, and gives it another name.
-    fn move_card(&self, address: &str, machine: &str, device: &str) {
-        let (first, namespace) = (guest::FIRST_NAMESPACE, self.namespace(machine));
-        let output = Command::new("ip").args(["-n", first, "-o", "link"]).output();
-        let text = String::from_utf8(output.expect("ip runs").stdout).expect("text");
-        let line = text.lines().find(|line| line.contains(address)).expect("the card");
-        let card = line.split(": ").nth(1).expect("a name");
-        Self::ip(&format!("-n {first} link set {card} netns {namespace}"));
-        Self::ip(&format!("-n {namespace} link set {card} name {device}"));
-    }
-
-    /// Moves the network cards back: servers' threads keep their namespaces until the process ends.
+    /// Moves the network cards back.
     fn return_cards(&self) {
-        for (n, machine) in NETWORKS {
-            let near = format!("to-{machine}");
-            for (at, device) in [("director", &*near), (machine, "eth0")] {
-                let name = format!("card{n}-{at}");
-                for change in [
-                    format!("link set {device} down"),
-                    format!("link set {device} name {name}"),
-                    format!("link set {name} netns {}", guest::FIRST_NAMESPACE),
-                ] {
-                    let line = format!("-n {} {change}", self.namespace(at));
-                    // What the test has found is more important.
-                    let _ = Command::new("ip").args(line.split(' ')).output();
-                }
-            }
+        for (_, machine) in NETWORKS {
+            guest::return_card(&self.namespace("director"), &format!("to-{machine}"));
+            guest::return_card(&self.namespace(machine), "eth0");
         }
     }
 

@@ -94,6 +94,7 @@ pub struct PacketConfig {
 /// How frames are carried.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum XdpModeConfig {
     /// By the driver of the network interface.
     Native,

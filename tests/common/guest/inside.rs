@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mount::{MountFlags, mount};
 
@@ -34,7 +35,33 @@ pub(crate) fn is_emulated() -> bool {
 }
 
 /// The name of the network namespace that the first process has at first, in which the network cards are.
-pub(crate) const FIRST_NAMESPACE: &str = "first";
+const FIRST_NAMESPACE: &str = "first";
+
+/// Moves the network card of this number at a wire to a network namespace, and gives it another name.
+pub(crate) fn move_card(wire: u8, number: u8, namespace: &str, device: &str) {
+    let address = super::qemu::card_address(wire, number);
+    let output = Command::new("ip").args(["-n", FIRST_NAMESPACE, "-o", "link"]).output();
+    let text = String::from_utf8(output.expect("ip runs").stdout).expect("text");
+    let line = text.lines().find(|line| line.contains(&address)).expect("the card");
+    let card = line.split(": ").nth(1).expect("a name");
+    ip(&["-n", FIRST_NAMESPACE, "link", "set", card, "netns", namespace]);
+    ip(&["-n", namespace, "link", "set", card, "name", device]);
+}
+
+/// Moves a network card back: a thread may keep its namespace until the process ends.
+pub(crate) fn return_card(namespace: &str, device: &str) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("card{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    for change in [
+        format!("{device} down"),
+        format!("{device} name {name}"),
+        format!("{name} netns {FIRST_NAMESPACE}"),
+    ] {
+        let line = format!("-n {namespace} link set {change}");
+        // What the test has found is more important.
+        let _ = Command::new("ip").args(line.split(' ')).output();
+    }
+}
 
 fn set_up() {
     let mount = |kind: &str, target: &str| {

@@ -40,8 +40,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-pub(crate) use self::inside::{FIRST_NAMESPACE, enter, is_emulated};
-pub(crate) use self::qemu::card_address;
+pub(crate) use self::inside::{enter, is_emulated, move_card, return_card};
 use self::skipped::report_skipped;
 
 #[path = "../skipped.rs"]
@@ -71,14 +70,14 @@ pub(crate) struct Guest {
     programs: Vec<&'static str>,
     packages: Vec<&'static str>,
     counts_instructions: bool,
-    wires: u8,
+    wires: &'static [u8],
 }
 
 impl Guest {
     /// The ignored tests whose names have `filter` in them.
     pub(crate) fn new(filter: &'static str) -> Self {
         let (modules, programs, packages) = (Vec::new(), Vec::new(), Vec::new());
-        let (counts_instructions, wires) = (false, 0);
+        let (counts_instructions, wires) = (false, &[]);
         Self { filter, left_out: &[], modules, programs, packages, counts_instructions, wires }
     }
 
@@ -114,9 +113,9 @@ impl Guest {
         self
     }
 
-    /// Gives a kernel in QEMU two network cards for each of so many wires, with the driver `virtio_net`. They are in
-    /// the network namespace [`FIRST_NAMESPACE`], with the addresses that [`card_address`] names.
-    pub(crate) fn wires(mut self, wires: u8) -> Self {
+    /// Gives a kernel in QEMU as many network cards as are named at each of its wires, with the driver `virtio_net`. Tests
+    /// [move](move_card) them to their machines.
+    pub(crate) fn wires(mut self, wires: &'static [u8]) -> Self {
         self.wires = wires;
         self
     }

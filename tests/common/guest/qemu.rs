@@ -54,9 +54,9 @@ pub(super) fn command(guest: &Guest) -> Result<(Command, WorkFolder), String> {
         }
     };
     command.args(["-m", "1024", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
-    for wire in 0..guest.wires {
-        for end in 0..2 {
-            // A hub connects the two cards. It has no segments to join, and no checksums to complete.
+    for (wire, cards) in (0..).zip(guest.wires) {
+        for end in 0..*cards {
+            // A hub connects the cards. It has no segments to join, and no checksums to complete.
             let card = format!("card{wire}-{end}");
             command.arg("-netdev").arg(format!("hubport,id={card},hubid={wire}"));
             let address = card_address(wire, end);
@@ -72,8 +72,8 @@ pub(super) fn command(guest: &Guest) -> Result<(Command, WorkFolder), String> {
     Ok((command, folder))
 }
 
-/// Returns the hardware address of the card at an end, 0 or 1, of a wire.
-pub(crate) fn card_address(wire: u8, end: u8) -> String {
+/// Returns the hardware address of a card at a wire.
+pub(super) fn card_address(wire: u8, end: u8) -> String {
     format!("52:54:00:00:{wire:02x}:{end:02x}")
 }
 

@@ -28,13 +28,26 @@ use crate::guest::{self, Guest, GuestKernel};
 /// How often each figure is measured.
 const ROUNDS: usize = if cfg!(debug_assertions) { 2 } else { 3 };
 
-/// The columns: the head, the work, how often it is done in a round, and the pieces that it is divided by.
-const COLUMNS: [(&str, Work, usize); 5] = [
+/// The columns: the head, the work, and how often it is done in a round.
+type Columns = [(&'static str, Work, usize); 5];
+
+const BY_PAIRS: Columns = [
     ("packet 64 B", Work::Datagrams(64), pieces(2048)),
     ("packet 1400 B", Work::Datagrams(1400), pieces(2048)),
     ("request", Work::Requests, pieces(1000)),
     ("connection", Work::Connections, pieces(500)),
     ("MB", Work::Download, pieces(64)),
+];
+
+/// The flows of which each sends one packet.
+const MANY: usize = pieces(32_768);
+
+const BY_CARDS: Columns = [
+    ("packet 64 B", Work::Datagrams(64), pieces(2048)),
+    ("first of a flow", Work::FirstOfFlows, MANY),
+    ("of many flows", Work::OfFlows, MANY),
+    ("request", Work::Requests, pieces(1000)),
+    ("connection", Work::Connections, pieces(500)),
 ];
 
 const fn pieces(optimized: usize) -> usize {
@@ -43,55 +56,51 @@ const fn pieces(optimized: usize) -> usize {
 
 #[test]
 #[ignore = "measures"]
-fn each_engine_is_measured() {
+fn each_engine_by_pairs_of_devices() {
     if guest::enter() {
-        return measure();
+        return measure(&World::build(false), BY_PAIRS, &PATHS_BY_PAIRS);
     }
+    boot("cost::each_engine_by_pairs_of_devices", &[]);
+}
+
+/// With a driver that has XDP. The machines have no segments that a device joins or cuts, and no checksums that it
+/// completes.
+#[test]
+#[ignore = "measures"]
+fn each_engine_by_network_cards() {
+    if guest::enter() {
+        return measure(&World::build(true), BY_CARDS, &PATHS_BY_CARDS);
+    }
+    boot("cost::each_engine_by_network_cards", &[3]);
+}
+
+fn boot(test: &'static str, wires: &'static [u8]) {
     let mut programs = vec!["ip"];
     programs.extend(option_env!("CARGO_BIN_EXE_lvs"));
     if std::path::Path::new("/usr/sbin/haproxy").exists() {
         programs.push("haproxy");
     }
-    let modules = ["ip_vs", "ip_vs_rr", "veth", "bridge", "ipip", "tun"];
-    let guest = Guest::new("cost::").modules(&modules).programs(&programs);
+    let modules = ["ip_vs", "ip_vs_rr", "veth", "bridge", "ipip", "tun", "virtio_net"];
+    let guest = Guest::new(test).modules(&modules).programs(&programs).wires(wires);
     guest.counting_instructions().run(GuestKernel::Qemu);
 }
 
-fn measure() {
-    let world = World::build();
+fn measure(world: &World, columns: Columns, paths: &[(&'static str, Path)]) {
     let mut load = Load::start();
-    let ipip = IpvsForwarding::Tunnel(IpvsTunnel::Ipip);
-    let paths = [
-        ("no director", Path::Direct),
-        ("routed", Path::Routed),
-        ("ipvs, nat", Path::Ipvs(IpvsForwarding::Nat)),
-        ("ipvs, dr", Path::Ipvs(IpvsForwarding::DirectRouting)),
-        ("ipvs, tunnel", Path::Ipvs(ipip)),
-        ("packet, nat, a table decides", Path::Packet { scheduler: "maglev", method: "nat" }),
-        ("packet, nat, wlc decides", Path::Packet { scheduler: "wlc", method: "nat" }),
-        ("packet, dr, a table decides", Path::Packet { scheduler: "maglev", method: "dr" }),
-        ("packet, dr, wlc decides", Path::Packet { scheduler: "wlc", method: "dr" }),
-        (
-            "packet, tunnel (IPIP), a table decides",
-            Path::Packet { scheduler: "maglev", method: "tunnel" },
-        ),
-        ("packet, tunnel (IPIP), wlc decides", Path::Packet { scheduler: "wlc", method: "tunnel" }),
-        ("proxy", Path::Proxy),
-        ("HAProxy", Path::Haproxy { is_splicing: false }),
-        ("HAProxy, splice", Path::Haproxy { is_splicing: true }),
-    ];
     let mut rows = Vec::new();
-    for (name, path) in paths {
+    for &(name, path) in paths {
         let Some(route) = world.open(path) else {
             println!("{name}: the program is missing");
             continue;
         };
-        let cells = COLUMNS.map(|(_, work, pieces)| {
-            if matches!(work, Work::Datagrams(_)) && !route.has_udp {
+        let cells = columns.map(|(_, work, pieces)| {
+            if work.is_udp() && !route.has_udp {
                 return None;
             }
-            // Learns addresses and routes, and fills caches.
-            load.run(route.address, work, pieces.div_ceil(4).next_multiple_of(work::BURST));
+            if !work.is_of_many() {
+                // Learns addresses and routes, and fills caches.
+                load.run(route.address, work, pieces.div_ceil(4).next_multiple_of(work::BURST));
+            }
             let rounds = [(); ROUNDS].map(|()| {
                 let before = Clocks::read();
                 load.run(route.address, work, pieces);
@@ -102,8 +111,53 @@ fn measure() {
         println!("{name}: {cells:?}");
         rows.push((name, cells));
     }
-    print_tables(COLUMNS.map(|(head, ..)| head), &rows);
+    print_tables(columns.map(|(head, ..)| head), &rows);
 }
+
+const IPIP: IpvsForwarding = IpvsForwarding::Tunnel(IpvsTunnel::Ipip);
+
+const PATHS_BY_PAIRS: [(&str, Path); 14] = [
+    ("no director", Path::Direct),
+    ("routed", Path::Routed),
+    ("ipvs, nat", Path::Ipvs(IpvsForwarding::Nat)),
+    ("ipvs, dr", Path::Ipvs(IpvsForwarding::DirectRouting)),
+    ("ipvs, tunnel", Path::Ipvs(IPIP)),
+    ("packet, nat, a table decides", Path::Packet { scheduler: "maglev", method: "nat" }),
+    ("packet, nat, wlc decides", Path::Packet { scheduler: "wlc", method: "nat" }),
+    ("packet, dr, a table decides", Path::Packet { scheduler: "maglev", method: "dr" }),
+    ("packet, dr, wlc decides", Path::Packet { scheduler: "wlc", method: "dr" }),
+    ("packet, tunnel, a table decides", Path::Packet { scheduler: "maglev", method: "tunnel" }),
+    ("packet, tunnel, wlc decides", Path::Packet { scheduler: "wlc", method: "tunnel" }),
+    ("proxy", Path::Proxy),
+    ("HAProxy", Path::Haproxy { is_splicing: false }),
+    ("HAProxy, splice", Path::Haproxy { is_splicing: true }),
+];
+
+const PATHS_BY_CARDS: [(&str, Path); 14] = [
+    ("no director", Path::Direct),
+    ("routed", Path::Routed),
+    ("ipvs, nat", Path::Ipvs(IpvsForwarding::Nat)),
+    ("ipvs, dr", Path::Ipvs(IpvsForwarding::DirectRouting)),
+    ("ipvs, tunnel", Path::Ipvs(IPIP)),
+    ("packet, nat, a table decides", Path::Packet { scheduler: "maglev", method: "nat" }),
+    ("packet, nat, wlc decides", Path::Packet { scheduler: "wlc", method: "nat" }),
+    ("packet, dr, a table decides", Path::Packet { scheduler: "maglev", method: "dr" }),
+    (
+        "packet at XDP, nat, a table decides",
+        Path::PacketAtXdp { scheduler: "maglev", method: "nat" },
+    ),
+    ("packet at XDP, nat, wlc decides", Path::PacketAtXdp { scheduler: "wlc", method: "nat" }),
+    ("packet at XDP, dr, a table decides", Path::PacketAtXdp { scheduler: "maglev", method: "dr" }),
+    ("packet at XDP, dr, wlc decides", Path::PacketAtXdp { scheduler: "wlc", method: "dr" }),
+    (
+        "packet at XDP, tunnel, a table decides",
+        Path::PacketAtXdp { scheduler: "maglev", method: "tunnel" },
+    ),
+    (
+        "packet at XDP, tunnel, wlc decides",
+        Path::PacketAtXdp { scheduler: "wlc", method: "tunnel" },
+    ),
+];
 
 /// The counter, and the part of it in which the processor was not idle, both in instructions.
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,8 @@ pub(super) enum Path {
     Proxy,
     /// The program `lvs` has a program in the kernel balance, by this rule and this forwarding method.
     Packet { scheduler: &'static str, method: &'static str },
+    /// The same, by the driver of the director's network card.
+    PacketAtXdp { scheduler: &'static str, method: &'static str },
     /// HAProxy balances.
     Haproxy { is_splicing: bool },
 }

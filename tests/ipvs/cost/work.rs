@@ -1,7 +1,8 @@
 //! The client and the server, which take turns.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -23,16 +24,31 @@ const RESPONSE: u64 = 128;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the client does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Work {
     /// Sends datagrams of this many octets, of one flow.
     Datagrams(usize),
+    /// Sends one datagram of each of some flows that nobody has seen, by a socket of its own.
+    FirstOfFlows,
+    /// Sends one datagram of each of the flows of the last [`Self::FirstOfFlows`].
+    OfFlows,
     /// Sends requests by one connection.
     Requests,
     /// Sends a request by a connection of its own, which the client closes.
     Connections,
     /// Downloads megabytes by one connection.
     Download,
+}
+
+impl Work {
+    pub(super) fn is_udp(self) -> bool {
+        matches!(self, Self::Datagrams(_) | Self::FirstOfFlows | Self::OfFlows)
+    }
+
+    /// Returns whether each piece is one of another flow.
+    pub(super) fn is_of_many(self) -> bool {
+        matches!(self, Self::FirstOfFlows | Self::OfFlows)
+    }
 }
 
 /// The client in its namespace, and the server in another.
@@ -65,8 +81,9 @@ impl Load {
         let (done, is_done) = channel();
         thread::spawn(move || {
             enter_peer("client");
-            for (address, work, pieces) in received {
-                run(address, work, pieces, &bursts);
+            let mut flows = 0;
+            for job in received {
+                run(job, &mut flows, &bursts);
                 done.send(()).expect("somebody waits");
             }
         });
@@ -108,7 +125,31 @@ fn serve(mut stream: TcpStream) {
     }
 }
 
-fn run(address: SocketAddr, work: Work, pieces: usize, bursts: &Receiver<()>) {
+/// The source of a flow: an address of 10.10.0.0/16, and a port.
+fn source(flow: usize) -> SocketAddr {
+    const PORTS: usize = 1024;
+    let (host, port) = (1 + flow / PORTS, 2048 + flow % PORTS);
+    let host = u16::try_from(host).expect("so many addresses").to_be_bytes();
+    let port = u16::try_from(port).expect("a port");
+    SocketAddr::new(Ipv4Addr::new(10, 10, host[0], host[1]).into(), port)
+}
+
+/// Sends a datagram of each of some flows; of all there is a multiple of a burst.
+fn send_of_flows(address: SocketAddr, flows: Range<usize>, bursts: &Receiver<()>) {
+    for flow in flows {
+        let socket = UdpSocket::bind(source(flow)).expect("a free port");
+        socket.send_to(&[1; 64], address).expect("a route");
+        if (flow + 1).is_multiple_of(BURST) {
+            bursts.recv_timeout(PATIENCE).expect("no datagram is lost");
+        }
+    }
+}
+
+fn run(
+    (address, work, pieces): (SocketAddr, Work, usize),
+    flows: &mut usize,
+    bursts: &Receiver<()>,
+) {
     match work {
         Work::Datagrams(length) => {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a free port");
@@ -121,6 +162,11 @@ fn run(address: SocketAddr, work: Work, pieces: usize, bursts: &Receiver<()>) {
                 bursts.recv_timeout(PATIENCE).expect("no datagram is lost");
             }
         }
+        Work::FirstOfFlows => {
+            *flows += pieces;
+            send_of_flows(address, *flows - pieces..*flows, bursts);
+        }
+        Work::OfFlows => send_of_flows(address, *flows - pieces..*flows, bursts),
         Work::Requests => {
             let mut stream = connect(address);
             (0..pieces).for_each(|_| ask(&mut stream, RESPONSE));

@@ -47,12 +47,16 @@ pub(super) struct Route {
 }
 
 impl World {
-    pub(super) fn build() -> Self {
+    /// Makes the machines, which pairs of devices connect, or network cards.
+    pub(super) fn build(has_cards: bool) -> Self {
         mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None).expect("a BPF file system");
-        let wire = Wire::connect(&MACHINES);
+        let wire =
+            if has_cards { Wire::connect_cards(&MACHINES) } else { Wire::connect(&MACHINES) };
         ip("server: address delete 10.8.0.11/24 dev eth0
             server: link set tunl0 up
             client: route add 10.9.0.0/24 via 10.8.0.2
+            client: route add local 10.10.0.0/16 dev lo
+            director: route add 10.10.0.0/16 via 10.8.0.1
             director: address add 10.9.0.2/24 dev eth0");
         for host in 100..104 {
             ip(&format!(
@@ -103,9 +107,12 @@ impl World {
             Path::Proxy => {
                 route.program = Some(start("lvs", "run --config", config("proxy", "wlc", "nat"))?);
             }
-            Path::Packet { scheduler, method } => {
-                let config =
+            Path::Packet { scheduler, method } | Path::PacketAtXdp { scheduler, method } => {
+                let mut config =
                     config("packet", scheduler, method) + "[packet]\nredirect_peer = false\n";
+                if matches!(path, Path::PacketAtXdp { .. }) {
+                    config += "xdp_devices = [\"eth0\"]\n";
+                }
                 if method != "nat" {
                     route.answer_directly();
                 }

@@ -1,0 +1,30 @@
+//! The errors of the library that loads programs, whose causes say what the matter is.
+
+use std::io;
+
+use super::error::PacketError;
+
+/// Returns an error's text with those of its causes, which the library leaves out.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Returns the error with which the kernel did not load something.
+pub(super) fn load_error(error: &(dyn std::error::Error + 'static)) -> PacketError {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let system_error = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if system_error == Some(libc::EPERM) {
+            let source = io::Error::from_raw_os_error(libc::EPERM);
+            return PacketError::Capability { action: "loading the program", source };
+        }
+        cause = error.source();
+    }
+    PacketError::Load { reason: with_causes(error) }
+}
