@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use lvs::engine::{Engine as _, EngineAddress, EngineProtocol, EngineRequest};
 use lvs::forward::Forwarder;
-use lvs::packet::{PacketEngine, PacketSettings, PacketStatistics};
+use lvs::packet::{PacketEngine, PacketSettings, PacketStatistics, XdpMode};
 use lvs::scheduler::{RoundRobin, Scheduler, WeightedLeastConnections};
 use lvs::{BackendSet, Balancer};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, stdin};
@@ -35,6 +35,9 @@ pub(crate) struct PacketOrder {
     /// The flows that the table has room for.
     #[arg(long, default_value_t = 262_144)]
     pub(crate) flows: u32,
+    /// Carry frames of known flows at XDP by these devices.
+    #[arg(long)]
+    pub(crate) xdp_device: Vec<String>,
 }
 
 /// What the process of a packet engine tells.
@@ -51,6 +54,8 @@ pub(crate) struct PacketReport {
     /// Octets of packets of IP to the servers, and to clients.
     pub(crate) octets_in: u64,
     pub(crate) octets_out: u64,
+    /// Packets that were carried at XDP.
+    pub(crate) at_xdp: u64,
 }
 
 impl PacketReport {
@@ -58,8 +63,16 @@ impl PacketReport {
     pub(crate) fn parse(line: &str) -> Result<Self> {
         let fields: Result<Vec<u64>, _> = line.split(' ').map(str::parse).collect();
         match fields.as_deref() {
-            Ok(&[upcalls, table_decisions, failures, active, octets_in, octets_out]) => {
-                Ok(Self { upcalls, table_decisions, failures, active, octets_in, octets_out })
+            Ok(&[upcalls, table_decisions, failures, active, octets_in, octets_out, at_xdp]) => {
+                Ok(Self {
+                    upcalls,
+                    table_decisions,
+                    failures,
+                    active,
+                    octets_in,
+                    octets_out,
+                    at_xdp,
+                })
             }
             _ => Err(anyhow!("the engine printed {line:?}")),
         }
@@ -84,6 +97,9 @@ pub(crate) async fn serve_packets(order: &PacketOrder) -> Result<()> {
     settings.pin_folder = order.pin_folder.clone();
     settings.flows = order.flows;
     settings.redirect_peer = order.redirect_peer;
+    settings.xdp_devices = order.xdp_device.clone();
+    // The devices are ends of pairs, which the engine leaves without native XDP.
+    settings.xdp_mode = XdpMode::Generic;
     if !order.asks_scheduler {
         settings.decisions_per_second = 0;
     }
@@ -111,6 +127,7 @@ pub(crate) async fn serve_packets(order: &PacketOrder) -> Result<()> {
             events_lost,
             without_flow,
             rewrite_failed,
+            at_xdp,
             ..
         } = engine.statistics();
         let failures = refused_at_limit
@@ -124,7 +141,9 @@ pub(crate) async fn serve_packets(order: &PacketOrder) -> Result<()> {
         let counters = service.counters();
         let (octets_in, octets_out) =
             (counters.bytes_to_servers, counters.bytes_to_clients.unwrap_or(0));
-        println!("report {upcalls} {table_decisions} {failures} {active} {octets_in} {octets_out}");
+        println!(
+            "report {upcalls} {table_decisions} {failures} {active} {octets_in} {octets_out} {at_xdp}"
+        );
     }
     drop(service);
     drop(engine);

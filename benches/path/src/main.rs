@@ -40,6 +40,7 @@ mod network;
 mod process;
 mod program;
 mod repeated;
+mod repeated_packet;
 mod report;
 mod running;
 mod server;

@@ -8,14 +8,16 @@
 //! Each machine is a network namespace. The client has an address for each subject, so that answers return
 //! by the same director.
 
+use std::fmt;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use aya::Ebpf;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -34,6 +36,36 @@ pub(crate) enum NetworkMachine {
     Server,
     /// The director of the subject of this number.
     Director(u8),
+}
+
+/// A device with Ethernet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EthernetDevice {
+    pub(crate) index: u32,
+    pub(crate) mac: [u8; 6],
+}
+
+/// As an argument, of the number and the hardware address: `2/02:00:00:00:00:01`.
+impl fmt::Display for EthernetDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, mac_text(self.mac))
+    }
+}
+
+impl FromStr for EthernetDevice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (index, mac) = text.split_once('/').context("no hardware address")?;
+        let mac = mac.split(':').map(|octet| u8::from_str_radix(octet, 16));
+        let mac = mac.collect::<Result<Vec<_>, _>>()?.try_into();
+        let mac = mac.map_err(|_| anyhow!("a hardware address has six octets"))?;
+        Ok(Self { index: index.parse()?, mac })
+    }
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
 /// The network namespaces of a run, and a BPF file system; all of it is gone when it is dropped.
@@ -117,6 +149,36 @@ impl TestNetwork {
         self.run_ip_at(director, &format!("address add {address}/32 dev lo"))
     }
 
+    /// Tells a director of clients from 10.128.0.0 on, and of the hardware addresses of its neighbours, which nobody asks
+    /// for while only programs run. Returns its devices to the client and to the server.
+    pub(crate) fn add_neighbours(&self, number: u8) -> Result<[EthernetDevice; 2]> {
+        let director = NetworkMachine::Director(number);
+        let router = IpAddr::from([10, number, 1, 2]);
+        self.run_ip_at(director, &format!("route add 10.128.0.0/9 via {router}"))?;
+        let add = |machine, far: &str, near: &str, addresses: &[IpAddr]| {
+            let mac = mac_text(self.device(machine, &format!("{far}{number}"))?.mac);
+            for address in addresses {
+                let place = format!("{address} lladdr {mac} dev {near}{number}");
+                self.run_ip_at(director, &format!("neighbour replace {place} nud permanent"))?;
+            }
+            self.device(director, &format!("{near}{number}"))
+        };
+        let servers = server_addresses(number).map(|server| server.ip());
+        Ok([
+            add(NetworkMachine::Client, "c", "to-client", &[router])?,
+            add(NetworkMachine::Server, "s", "to-server", &servers)?,
+        ])
+    }
+
+    fn device(&self, machine: NetworkMachine, name: &str) -> Result<EthernetDevice> {
+        let line = run_ip(&format!("-n {} -o link show dev {name}", self.namespace(machine)))?;
+        // 2: c1@if3: <BROADCAST,..> .. link/ether 02:00:00:00:00:01 brd ..
+        let index = line.split(':').next().unwrap_or_default();
+        let mac = line.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let device = format!("{index}/{}", mac.unwrap_or_default());
+        device.parse().with_context(|| format!("ip printed {line:?}"))
+    }
+
     fn connect_machines(
         &self,
         number: u8,
@@ -153,7 +215,7 @@ impl TestNetwork {
     }
 
     fn run_ip_at(&self, machine: NetworkMachine, arguments: &str) -> Result<()> {
-        run_ip(&format!("-n {} {arguments}", self.namespace(machine)))
+        run_ip(&format!("-n {} {arguments}", self.namespace(machine))).map(drop)
     }
 
     /// Sets a parameter of a machine's network.
@@ -214,12 +276,13 @@ pub(crate) fn enter_namespace(name: &str) -> Result<()> {
         .with_context(|| format!("cannot enter {name}"))
 }
 
-fn run_ip(arguments: &str) -> Result<()> {
+/// Runs `ip`, and returns what it prints.
+fn run_ip(arguments: &str) -> Result<String> {
     let output = Command::new("ip").args(arguments.split_whitespace()).output();
     let output = output.context("cannot run ip")?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "ip {arguments}: {error}");
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Returns the addresses of the server behind a director.

@@ -1,4 +1,4 @@
-//! What the packet engine's program takes for a packet, and what flows take.
+//! What the packet engine's programs take for a packet, and what flows take.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,16 +8,18 @@ use anyhow::{Result, bail, ensure};
 use tokio::time::sleep;
 
 use crate::engines::PacketReport;
-use crate::network::{server_addresses, virtual_address};
+use crate::network::{SERVER_PORT, server_addresses, virtual_address};
 use crate::process::Child;
-use crate::repeated::{PACKET_LEN, RepeatedPacket};
+use crate::repeated_packet::{Hook, PACKET_LEN, RepeatedPacket};
 use crate::running::{START_TIMEOUT, Stage, report_of};
+use crate::spec::PacketMethod;
 use crate::statistics::Spread;
 
 /// The flows whose events the engine's thread reads before more are made: it loses none.
 const CHUNK: u32 = 2048;
-/// The aim for a packet, in nanoseconds.
-const AIM: f64 = 300.0;
+/// The aims for a packet, in nanoseconds.
+const TC_AIM: f64 = 300.0;
+const XDP_AIM: f64 = 150.0;
 
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
@@ -31,79 +33,135 @@ pub(crate) struct ProgramPlan {
     pub(crate) held: u32,
 }
 
-/// An engine and the process that runs its program.
+/// An engine and the process that runs its programs.
 struct ProgramBench {
+    method: PacketMethod,
     engine: Child,
     runner: Child,
     plan: ProgramPlan,
+    /// Where the engine has programs.
+    hooks: Vec<Hook>,
     /// The flows that were made.
     made: u32,
     /// Lines for the CSV file.
     rows: Vec<String>,
 }
 
+/// Packets at a hook, and the nanoseconds of one in each round.
+struct Column {
+    hook: Hook,
+    packet: RepeatedPacket,
+    nanos: Vec<f64>,
+}
+
 /// Measures, prints tables, and returns lines for the CSV file.
 pub(crate) async fn measure(folder: &Path, core: usize, plan: ProgramPlan) -> Result<Vec<String>> {
     let mut stage = Stage::build(folder, core).await?;
-    let mut bench = ProgramBench::start(&mut stage, plan).await?;
-    let mut text = "### The program, by BPF_PROG_TEST_RUN\n\n\
-                    | | flows | ns/packet | with the wrapper | the wrapper |\n|---|---|---|---|---|\n"
+    let mut rows = Vec::new();
+    let mut text = "### The programs, by BPF_PROG_TEST_RUN\n\n\
+                    | | method | hook | flows | ns/packet | with the wrapper | the wrapper |\n\
+                    |---|---|---|---|---|---|---|\n"
         .to_owned();
-    bench.make_flows(1).await?;
-    text.push_str(&bench.measure_flows(1).await?);
-    bench.make_flows(plan.many).await?;
-    text.push_str(&bench.measure_flows(plan.many).await?);
-    println!("{text}\nThe aim is {AIM:.0} ns.\n");
-    if plan.held > plan.many {
-        bench.make_flows(plan.held).await?;
-        println!("{}", bench.hold_flows().await?);
+    for (number, method) in (1..).zip([PacketMethod::Nat, PacketMethod::DirectRouting]) {
+        // Flows by direct routing take as much memory.
+        let is_held = method == PacketMethod::Nat && plan.held > plan.many;
+        let plan = ProgramPlan { held: if is_held { plan.held } else { plan.many }, ..plan };
+        let mut bench = ProgramBench::start(&mut stage, number, method, plan).await?;
+        for flows in [1, plan.many] {
+            bench.make_flows(flows).await?;
+            text.push_str(&bench.measure_flows(flows).await?);
+        }
+        if is_held {
+            bench.make_flows(plan.held).await?;
+            println!("{}", bench.hold_flows().await?);
+        }
+        bench.runner.end().await?;
+        bench.engine.end().await?;
+        rows.extend(bench.rows);
     }
-    bench.runner.end().await?;
-    bench.engine.end().await?;
-    Ok(bench.rows)
+    println!(
+        "{text}\nThe aims are {TC_AIM:.0} ns at tc, and {XDP_AIM:.0} ns at XDP, where it is the program that finds the \
+         route and the neighbour: after the program at tc the kernel does.\n"
+    );
+    Ok(rows)
 }
 
 impl ProgramBench {
-    async fn start(stage: &mut Stage, plan: ProgramPlan) -> Result<Self> {
-        let number = 1;
+    async fn start(
+        stage: &mut Stage,
+        number: u8,
+        method: PacketMethod,
+        plan: ProgramPlan,
+    ) -> Result<Self> {
         stage.network.add_director(number)?;
         stage.network.add_virtual_address(number)?;
-        let pins = stage.network.pin_folder("program").display().to_string();
-        let listen = virtual_address(number).to_string();
+        let devices = stage.network.add_neighbours(number)?;
+        let pins = stage.network.pin_folder(&format!("program-{}", method.name()));
+        let pins = pins.display().to_string();
+        let mut listen = virtual_address(number);
+        if method.answers_directly() {
+            // Packets keep their port.
+            listen.set_port(SERVER_PORT);
+        }
+        let listen = listen.to_string();
         // One server, so that it is known whose answers are those of a flow.
         let [server, _] = server_addresses(number).map(|server| server.to_string());
-        let flows = format!("--flows={}", plan.held);
-        let line = ["packet", &flows, &pins, &listen, &server].map(OsString::from);
+        let options = [
+            format!("--flows={}", plan.held),
+            format!("--method={}", method.name()),
+            format!("--xdp-device=to-client{number}"),
+            format!("--xdp-device=to-server{number}"),
+        ];
+        let line = ["packet", &pins, &listen, &server].map(OsString::from);
+        let line = line.into_iter().chain(options.map(OsString::from));
         let mut engine = stage.start_at_director(number, "engine", line)?;
         engine.expect("ready", START_TIMEOUT).await?;
-        let line = ["repeat", &pins, &listen, &server].map(OsString::from);
+        let devices = devices.map(|device| device.to_string());
+        let line = ["repeat", &pins, &listen, &server].into_iter().map(OsString::from);
+        let line = line.chain(devices.map(OsString::from));
         let mut runner = stage.start_at_director(number, "runner", line)?;
-        let size = runner.expect("ready", START_TIMEOUT).await?;
-        println!("the compiled program of the engine has {size} octets (0: interpreted)\n");
-        Ok(Self { engine, runner, plan, made: 0, rows: Vec::new() })
+        let sizes = runner.expect("ready", START_TIMEOUT).await?;
+        let mut hooks = Vec::new();
+        for (hook, size) in [Hook::Tc, Hook::Xdp].into_iter().zip(sizes.split(' ')) {
+            let (method, hook_name) = (method.name(), hook.name());
+            println!("{method}: the program at {hook_name} has {size} octets (0: interpreted)");
+            hooks.push(hook);
+        }
+        if !hooks.contains(&Hook::Xdp) {
+            println!("XDP: the engine has no program there, left out");
+        }
+        println!();
+        Ok(Self { method, engine, runner, plan, hooks, made: 0, rows: Vec::new() })
     }
 
-    /// Runs the program on packets, and returns nanoseconds a packet.
+    /// Runs a program on packets, and returns nanoseconds a packet.
     async fn run(
         &mut self,
+        hook: Hook,
         packet: RepeatedPacket,
         (flows, first): (u32, u32),
         count: u32,
     ) -> Result<f64> {
-        self.runner.write_line(&format!("{} {flows} {first} {count}", packet.name())).await?;
+        let line = format!("{} {} {flows} {first} {count}", hook.name(), packet.name());
+        self.runner.write_line(&line).await?;
         Ok(self.runner.expect("done", START_TIMEOUT).await?.parse()?)
     }
 
     /// Makes flows by their first packets, has the server answer and the client acknowledge it, until there are so many.
     async fn make_flows(&mut self, flows: u32) -> Result<()> {
+        // An answer by another way shows by what the client acknowledges, and the client by its next packet.
+        let answer = match self.method.answers_directly() {
+            true => RepeatedPacket::Request,
+            false => RepeatedPacket::Answer,
+        };
         while self.made < flows {
             let count = CHUNK.min(flows - self.made);
             // The number of all flows that will be: flows are the same ones whatever their number is now.
             let range = (self.plan.held, self.made);
-            self.run(RepeatedPacket::Open, range, count).await?;
-            self.run(RepeatedPacket::Answer, range, count).await?;
-            // Until then there is room for a quarter of them.
-            self.run(RepeatedPacket::Request, range, count).await?;
+            // Until the last of them there is room for a quarter of the flows.
+            for packet in [RepeatedPacket::Open, answer, RepeatedPacket::Request] {
+                self.run(Hook::Tc, packet, range, count).await?;
+            }
             self.made += count;
             self.wait_for(|report, made| report.active == made).await?;
         }
@@ -131,61 +189,95 @@ impl ProgramBench {
     async fn measure_flows(&mut self, flows: u32) -> Result<String> {
         let before = self.settled_report().await?;
         let ProgramPlan { rounds, packets, held, .. } = self.plan;
-        let mut columns = [Vec::new(), Vec::new(), Vec::new()];
-        let kinds = [RepeatedPacket::Nothing, RepeatedPacket::Request, RepeatedPacket::Answer];
+        let mut columns = self.columns();
         for _ in 0..rounds {
-            for (kind, column) in kinds.into_iter().zip(&mut columns) {
+            for Column { hook, packet, nanos } in &mut columns {
                 // The first flows of all: none but those are there.
-                let nanos = self.run_parts(kind, (held, flows), packets).await?;
-                column.push(nanos);
+                nanos.push(self.run_parts(*hook, *packet, (held, flows), packets).await?);
             }
         }
-        let sent = u64::from(packets) * rounds as u64 * PACKET_LEN;
         let after = self.settled_report().await?;
-        for (name, before, after) in [
-            ("the server", before.octets_in, after.octets_in),
-            ("clients", before.octets_out, after.octets_out),
-        ] {
-            let counted = after - before;
-            ensure!(counted == sent, "{counted} octets to {name} were counted, not {sent}");
-        }
-        ensure!(after.failures == before.failures, "{before:?} became {after:?}");
-        let [nothing, others @ ..] = columns;
+        self.check_counted(&columns, before, after)?;
+        let show = |values: &[f64]| {
+            Spread::of(values.iter().copied()).map_or_else(String::new, |it| it.text(0))
+        };
         let mut text = String::new();
-        for (kind, column) in kinds.into_iter().skip(1).zip(others) {
-            let own: Vec<f64> = column.iter().zip(&nothing).map(|(all, none)| all - none).collect();
+        let mut nothing: &[f64] = &[];
+        for Column { hook, packet, nanos } in &columns {
+            if *packet == RepeatedPacket::Nothing {
+                nothing = nanos;
+                continue;
+            }
+            let (method, hook, packet) = (self.method.name(), hook.name(), packet.name());
+            let own: Vec<f64> = nanos.iter().zip(nothing).map(|(all, none)| all - none).collect();
             for (round, nanos) in own.iter().enumerate() {
-                let row = format!("Program,{}-{flows},ns/packet,{round},{nanos}", kind.name());
+                let row =
+                    format!("Program,{method}-{hook}-{packet}-{flows},ns/packet,{round},{nanos}");
                 self.rows.push(row);
             }
-            let show = |values: &[f64]| {
-                Spread::of(values.iter().copied()).map_or_else(String::new, |it| it.text(0))
-            };
             text.push_str(&format!(
-                "| {} | {flows} | {} | {} | {} |\n",
-                kind.name(),
+                "| {packet} | {method} | {hook} | {flows} | {} | {} | {} |\n",
                 show(&own),
-                show(&column),
-                show(&nothing),
+                show(nanos),
+                show(nothing),
             ));
         }
         Ok(text)
     }
 
+    /// Returns what is measured in a round, without figures: at each hook, what the wrapper takes comes first.
+    fn columns(&self) -> Vec<Column> {
+        let mut packets = vec![RepeatedPacket::Nothing, RepeatedPacket::Request];
+        if !self.method.answers_directly() {
+            packets.push(RepeatedPacket::Answer);
+        }
+        let at = |&hook: &Hook| {
+            let packets = packets.iter();
+            packets.map(move |&packet| Column { hook, packet, nanos: Vec::new() })
+        };
+        self.hooks.iter().flat_map(at).collect()
+    }
+
+    /// Fails unless the engine has counted all packets of these columns as carried where they were.
+    fn check_counted(
+        &self,
+        columns: &[Column],
+        before: PacketReport,
+        after: PacketReport,
+    ) -> Result<()> {
+        let packets = |is_counted: fn(&Column) -> bool| {
+            let runs = columns.iter().filter(|it| is_counted(it)).count() * self.plan.rounds;
+            runs as u64 * u64::from(self.plan.packets)
+        };
+        let to_server = packets(|it| it.packet == RepeatedPacket::Request);
+        let to_clients = packets(|it| it.packet == RepeatedPacket::Answer);
+        let at_xdp = packets(|it| it.hook == Hook::Xdp && it.packet != RepeatedPacket::Nothing);
+        for (name, counted, expected) in [
+            ("octets to the server", after.octets_in - before.octets_in, to_server * PACKET_LEN),
+            ("octets to clients", after.octets_out - before.octets_out, to_clients * PACKET_LEN),
+            ("packets at XDP", after.at_xdp - before.at_xdp, at_xdp),
+        ] {
+            ensure!(counted == expected, "{counted} {name} were counted, not {expected}");
+        }
+        ensure!(after.failures == before.failures, "{before:?} became {after:?}");
+        Ok(())
+    }
+
     /// Runs the program on packets of the first of all flows, in turn, and returns nanoseconds a packet.
     async fn run_parts(
         &mut self,
-        kind: RepeatedPacket,
+        hook: Hook,
+        packet: RepeatedPacket,
         (held, flows): (u32, u32),
         packets: u32,
     ) -> Result<f64> {
         if flows == 1 {
-            return self.run(kind, (1, 0), packets).await;
+            return self.run(hook, packet, (1, 0), packets).await;
         }
         let (mut sum, mut left) = (0.0, packets);
         while left > 0 {
             let count = left.min(flows);
-            sum += self.run(kind, (held, 0), count).await? * f64::from(count);
+            sum += self.run(hook, packet, (held, 0), count).await? * f64::from(count);
             left -= count;
         }
         Ok(sum / f64::from(packets))
@@ -201,8 +293,8 @@ impl ProgramBench {
     async fn hold_flows(&mut self) -> Result<String> {
         let held = self.plan.held;
         let before = self.settled_report().await?;
-        let nanos = self.run(RepeatedPacket::Request, (held, 0), held).await?;
-        let nothing = self.run(RepeatedPacket::Nothing, (held, 0), held).await?;
+        let nanos = self.run(Hook::Tc, RepeatedPacket::Request, (held, 0), held).await?;
+        let nothing = self.run(Hook::Tc, RepeatedPacket::Nothing, (held, 0), held).await?;
         let after = self.settled_report().await?;
         let found = (after.octets_in - before.octets_in) / PACKET_LEN;
         self.runner.write_line("memory").await?;

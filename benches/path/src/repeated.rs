@@ -1,82 +1,57 @@
-//! The process that runs the packet engine's program on one packet after another (`BPF_PROG_TEST_RUN`).
+//! The process that runs the packet engine's programs on one packet after another (`BPF_PROG_TEST_RUN`).
 //!
 //! The kernel does not restore a packet between repeated runs. A program of this benchmark, `bpf/again.bpf.c`,
 //! makes each packet anew, of the next flow, and calls the engine's program by its last instruction. What it
 //! costs itself is measured with a program that does nothing in place of the engine's.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::iter;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, MapData, MapInfo, ProgramArray};
-use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, loaded_programs};
+use aya::maps::{Array, Map, MapData, MapInfo, ProgramArray};
+use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, Xdp, loaded_programs};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use clap::Args;
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
+
+use crate::network::EthernetDevice;
+use crate::repeated_packet::{HEADERS_LEN, Hook, RepeatedPacket, frame};
 
 /// The program, built from `bpf/again.bpf.c`.
 #[repr(align(8))]
 struct AlignedObject<T: ?Sized>(T);
 static OBJECT: &AlignedObject<[u8]> = &AlignedObject(*include_bytes!("bpf/again.bpf.o"));
 
-/// The octets of a packet's headers, as of the packet: it has no data.
-pub(crate) const PACKET_LEN: u64 = 40;
-const ETHERNET_LEN: usize = 14;
-/// `TC_ACT_REDIRECT` of `uapi/linux/pkt_cls.h`, and what a program without an opinion returns.
-const VERDICT_REDIRECT: u32 = 7;
-const VERDICT_NEXT: u32 = -1_i32 as u32;
+/// The octets of `struct again`, and the places of its fields.
+const AGAIN_LEN: usize = 60;
+const AGAIN_HEADERS: usize = 12;
+const AGAIN_MAC: usize = AGAIN_HEADERS + HEADERS_LEN;
 
-/// Where the engine's program and its flows are.
+/// Where the engine's programs and its flows are.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RepeatOrder {
     /// The folder with the pins of the engine.
     pin_folder: PathBuf,
     listen: SocketAddrV4,
     server: SocketAddrV4,
+    to_client: EthernetDevice,
+    to_server: EthernetDevice,
 }
 
-/// The packets of a run.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum RepeatedPacket {
-    /// The first of a connection.
-    Open,
-    /// To the server.
-    Request,
-    /// To the client.
-    Answer,
-    /// To the server, for a program that does nothing with it.
-    Nothing,
-}
-
-impl RepeatedPacket {
-    pub(crate) const ALL: [Self; 4] = [Self::Open, Self::Request, Self::Answer, Self::Nothing];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Request => "request",
-            Self::Answer => "answer",
-            Self::Nothing => "nothing",
-        }
-    }
-
-    fn parse(name: &str) -> Result<Self> {
-        let packet = Self::ALL.into_iter().find(|it| it.name() == name);
-        packet.with_context(|| format!("no packet {name}"))
-    }
-}
-
-/// Runs what stdin orders until it ends. Prints `ready` and the size of the compiled program in octets, and for
-/// each line:
+/// Runs what stdin orders until it ends. Prints `ready` and the sizes of the compiled programs in octets, at tc and, if
+/// it is there, at XDP, and for each line:
 ///
-/// - `PACKET FLOWS FIRST COUNT`: runs the program on so many packets, of the flows from the first on, and prints
+/// - `HOOK PACKET FLOWS FIRST COUNT`: runs the program on so many packets, of the flows from the first on, and prints
 ///   `done` and nanoseconds a packet.
 /// - `memory`: prints `memory` and the octets of the kernel of the map of flows of IPv4, and of all maps.
 pub(crate) async fn serve(order: &RepeatOrder) -> Result<()> {
     let folder = pin_folder(&order.pin_folder)?;
-    let mut runner = RepeatedProgram::load(order, &folder)?;
-    println!("ready {}", runner.engine.size_jitted());
+    let mut runner = RepeatedPrograms::load(order, &folder)?;
+    let callees = iter::once(&runner.tc).chain(&runner.xdp);
+    let sizes: Vec<_> = callees.map(|it| it.engine.size_jitted().to_string()).collect();
+    println!("ready {}", sizes.join(" "));
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
@@ -84,10 +59,10 @@ pub(crate) async fn serve(order: &RepeatOrder) -> Result<()> {
                 let (flows, all) = memory(&folder)?;
                 println!("memory {flows} {all}");
             }
-            &[packet, flows, first, count] => {
-                let packet = RepeatedPacket::parse(packet)?;
+            &[hook, packet, flows, first, count] => {
+                let (hook, packet) = (Hook::parse(hook)?, RepeatedPacket::parse(packet)?);
                 let flows = (flows.parse()?, first.parse()?);
-                let nanos = runner.run(packet, flows, count.parse()?)?;
+                let nanos = runner.run(hook, packet, flows, count.parse()?)?;
                 println!("done {nanos}");
             }
             _ => bail!("not an order: {line}"),
@@ -96,96 +71,103 @@ pub(crate) async fn serve(order: &RepeatOrder) -> Result<()> {
     Ok(())
 }
 
-struct RepeatedProgram {
+struct RepeatedPrograms {
     program: Ebpf,
-    packets: Array<MapData, [u8; 52]>,
-    callees: ProgramArray<MapData>,
-    engine: ProgramInfo,
-    listen: SocketAddrV4,
-    server: SocketAddrV4,
+    packets: Array<MapData, [u8; AGAIN_LEN]>,
+    tc: Callee,
+    /// Not before Linux 5.18.
+    xdp: Option<Callee>,
+    order: RepeatOrder,
 }
 
-impl RepeatedProgram {
+/// What is called at a hook.
+struct Callee {
+    callees: ProgramArray<MapData>,
+    nothing: ProgramFd,
+    engine: ProgramInfo,
+}
+
+impl RepeatedPrograms {
     fn load(order: &RepeatOrder, folder: &Path) -> Result<Self> {
         let mut program = Ebpf::load(&OBJECT.0)?;
-        for name in ["again", "nothing"] {
-            classifier(&mut program, name)?.load()?;
+        let engine =
+            engine_program(folder, "lvs")?.context("the engine's program is not loaded")?;
+        at_tc(&mut program, "again")?.load()?;
+        let nothing = at_tc(&mut program, "nothing")?;
+        nothing.load()?;
+        let nothing = nothing.fd()?.try_clone()?;
+        let tc = Callee { callees: map(&mut program, "callees")?.try_into()?, nothing, engine };
+        let mut xdp = None;
+        if let Some(engine) = engine_program(folder, "lvs_xdp")? {
+            at_xdp(&mut program, "again_xdp")?.load()?;
+            let nothing = at_xdp(&mut program, "nothing_xdp")?;
+            nothing.load()?;
+            let nothing = nothing.fd()?.try_clone()?;
+            let callees = map(&mut program, "xdp_callees")?.try_into()?;
+            xdp = Some(Callee { callees, nothing, engine });
         }
-        let mut map = |name| program.take_map(name).with_context(|| format!("no map {name}"));
-        let packets = Array::try_from(map("agains")?)?;
-        let callees = ProgramArray::try_from(map("callees")?)?;
-        let engine = engine_program(folder)?;
-        Ok(Self { program, packets, callees, engine, listen: order.listen, server: order.server })
+        let packets = map(&mut program, "agains")?.try_into()?;
+        Ok(Self { program, packets, tc, xdp, order: order.clone() })
     }
 
-    /// Runs the program on packets of the flows from `first` on, and returns nanoseconds a packet.
+    /// Runs a program on packets of the flows from `first` on, and returns nanoseconds a packet.
     fn run(
         &mut self,
+        hook: Hook,
         packet: RepeatedPacket,
         (flows, first): (u32, u32),
         count: u32,
     ) -> Result<u128> {
         ensure!(flows.is_power_of_two(), "{flows} flows are no power of two");
-        let callee: ProgramFd = match packet {
-            RepeatedPacket::Nothing => {
-                classifier(&mut self.program, "nothing")?.fd()?.try_clone()?
-            }
-            _ => self.engine.fd()?,
+        let callee = match hook {
+            Hook::Tc => &mut self.tc,
+            Hook::Xdp => self.xdp.as_mut().context("the engine has no program at XDP")?,
         };
-        self.callees.set(0, &callee, 0)?;
+        let is_nothing = packet == RepeatedPacket::Nothing;
+        let called = if is_nothing { callee.nothing.try_clone()? } else { callee.engine.fd()? };
+        callee.callees.set(0, &called, 0)?;
         let is_answer = packet == RepeatedPacket::Answer;
-        let client = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let (source, destination, flags) = match packet {
-            RepeatedPacket::Open => (client, self.listen, TCP_SYN),
-            RepeatedPacket::Answer => (self.server, client, TCP_ACK),
-            RepeatedPacket::Request | RepeatedPacket::Nothing => (client, self.listen, TCP_ACK),
-        };
-        let headers = headers(source, destination, flags);
-        // `struct again`
-        let mut value = [0; 52];
+        let device = if is_answer { self.order.to_server } else { self.order.to_client };
+        let headers = packet.headers(self.order.listen, self.order.server);
+        let mut value = [0; AGAIN_LEN];
         for (at, word) in [(0, first), (4, flows - 1), (8, u32::from(is_answer))] {
             value[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }
-        value[12..].copy_from_slice(&headers);
+        value[AGAIN_HEADERS..AGAIN_MAC].copy_from_slice(&headers);
+        value[AGAIN_MAC..AGAIN_MAC + 6].copy_from_slice(&device.mac);
         self.packets.set(0, value, 0)?;
-        let mut frame = vec![0; ETHERNET_LEN];
-        frame[12..].copy_from_slice(&[8, 0]);
-        frame.extend(headers);
-        let options =
-            TestRunOptions { data_in: Some(&frame), repeat: count, ..TestRunOptions::default() };
-        let result = classifier(&mut self.program, "again")?.test_run(options)?;
-        let expected =
-            if packet == RepeatedPacket::Nothing { VERDICT_NEXT } else { VERDICT_REDIRECT };
+        let (frame, context) = (frame(device.mac, headers), hook.context(device.index));
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            repeat: count,
+            ..TestRunOptions::default()
+        };
+        let result = match hook {
+            Hook::Tc => at_tc(&mut self.program, "again")?.test_run(options)?,
+            Hook::Xdp => at_xdp(&mut self.program, "again_xdp")?.test_run(options)?,
+        };
+        let expected = if is_nothing { hook.next_verdict() } else { hook.redirect_verdict() };
         let verdict = result.return_value;
-        ensure!(verdict == expected, "{packet:?}: the verdict is {verdict}, not {expected}");
+        ensure!(
+            verdict == expected,
+            "{packet:?} at {}: the verdict is {verdict}, not {expected}",
+            hook.name()
+        );
         Ok(result.duration.as_nanos())
     }
 }
 
-const TCP_SYN: u8 = 2;
-const TCP_ACK: u8 = 16;
-
-/// Returns the headers of a packet. Checksums are adjusted by what changes, and may be wrong.
-fn headers(
-    source: SocketAddrV4,
-    destination: SocketAddrV4,
-    flags: u8,
-) -> [u8; PACKET_LEN as usize] {
-    let mut headers = [0; PACKET_LEN as usize];
-    // IPv4: version and length, total length, time to live, protocol.
-    headers[0] = 0x45;
-    headers[3] = PACKET_LEN as u8;
-    (headers[8], headers[9]) = (64, 6);
-    headers[12..16].copy_from_slice(&source.ip().octets());
-    headers[16..20].copy_from_slice(&destination.ip().octets());
-    // TCP: ports, length, flags.
-    headers[20..22].copy_from_slice(&source.port().to_be_bytes());
-    headers[22..24].copy_from_slice(&destination.port().to_be_bytes());
-    (headers[32], headers[33]) = (0x50, flags);
-    headers
+fn map(program: &mut Ebpf, name: &str) -> Result<Map> {
+    program.take_map(name).with_context(|| format!("no map {name}"))
 }
 
-fn classifier<'a>(program: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+fn at_tc<'a>(program: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let program = program.program_mut(name).with_context(|| format!("no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn at_xdp<'a>(program: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = program.program_mut(name).with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
 }
@@ -198,17 +180,17 @@ fn pin_folder(layouts: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Returns the program that uses the pinned flows.
-fn engine_program(folder: &Path) -> Result<ProgramInfo> {
+/// Returns the program of a name that uses the pinned flows, if it is loaded.
+fn engine_program(folder: &Path, name: &str) -> Result<Option<ProgramInfo>> {
     let flows = MapInfo::from_pin(folder.join("flows_ipv4"))?.id();
     for program in loaded_programs() {
         let program = program?;
         let uses_flows = program.map_ids()?.is_some_and(|maps| maps.contains(&flows));
-        if uses_flows && program.name_as_str() == Some("lvs") {
-            return Ok(program);
+        if uses_flows && program.name_as_str() == Some(name) {
+            return Ok(Some(program));
         }
     }
-    bail!("the program of the engine is not loaded")
+    Ok(None)
 }
 
 /// Returns the kernel's memory of the flows and of all maps, in octets.
@@ -218,7 +200,8 @@ fn memory(folder: &Path) -> Result<(u64, u64)> {
         let pin = pin?;
         let name = pin.file_name();
         // Links are pinned, too.
-        if name.to_string_lossy().starts_with("link-") {
+        let is_link = ["link-", "xdp-"].iter().any(|it| name.to_string_lossy().starts_with(it));
+        if is_link {
             continue;
         }
         let map = MapData::from_pin(pin.path())?;
