@@ -15,8 +15,8 @@ pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
 /// The most devices whose other end packets are given to directly.
 pub(super) const MAX_PEERS: usize = 4096;
-/// The most devices whose frames the program for frames gets.
-pub(super) const MAX_XDP_DEVICES: usize = 64;
+/// The slots for devices whose frames the program for frames gets: each has the one of the end of its number.
+pub(super) const XDP_DEVICE_SLOTS: u32 = 256;
 
 /// An address of either family in network order; IPv4 is mapped.
 #[derive(
@@ -194,6 +194,8 @@ raw_structs! {
 
     /// A device whose frames the program for frames gets.
     struct RawXdpDevice {
+        /// 0 in a slot that no device has.
+        ifindex: u32,
         mac: [u8; 6],
         /// [`XDP_DEVICE_SENDS_PIECES`]
         flags: u16,

@@ -12,7 +12,7 @@ use super::error::PacketError;
 use super::flow_direction::FlowDirection;
 use super::layout::{
     RawControl, RawEvent, RawFlow, RawPeer, RawPlaceRing, RawServer, RawServerCounters, RawService,
-    RawServiceKey, RawTuple, RawTupleIpv4, RawXdpDevice,
+    RawServiceKey, RawTuple, RawTupleIpv4, RawXdpDevice, XDP_DEVICE_SLOTS,
 };
 
 /// Maps that are made anew may have another number of entries than the one that they replace (since Linux
@@ -28,7 +28,7 @@ pub(super) struct PacketMaps {
     services: HashMap<MapData, [u8; 20], [u8; 24]>,
     servers: Array<MapData, [u8; 52]>,
     peers: HashMap<MapData, u32, [u8; 12]>,
-    xdp_devices: HashMap<MapData, u32, [u8; 8]>,
+    xdp_devices: Array<MapData, [u8; 12]>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
     server_counts: PerCpuArray<MapData, [u8; 40]>,
     counts: PerCpuArray<MapData, u64>,
@@ -225,26 +225,27 @@ impl PacketMaps {
         self.peers.remove(&device).map_err(map_error("peers"))
     }
 
-    /// Returns the devices whose frames the program for frames gets, by their number.
+    /// Returns the devices whose frames the program for frames gets, by their slots.
     pub(super) fn xdp_devices(&self) -> Result<BTreeMap<u32, RawXdpDevice>, PacketError> {
-        let entries = self.xdp_devices.iter().map(|entry| {
-            let (index, device) = entry.map_err(map_error("xdp_devices"))?;
-            Ok((index, transmute!(device)))
-        });
-        entries.collect()
+        let mut devices = BTreeMap::new();
+        for slot in 0..XDP_DEVICE_SLOTS {
+            let device = self.xdp_devices.get(&slot, 0).map_err(map_error("xdp_devices"))?;
+            let device: RawXdpDevice = transmute!(device);
+            if device.ifindex != 0 {
+                devices.insert(slot, device);
+            }
+        }
+        Ok(devices)
     }
 
+    /// Has a slot be that of a device, or of none.
     pub(super) fn set_xdp_device(
         &mut self,
-        index: u32,
+        slot: u32,
         device: &RawXdpDevice,
     ) -> Result<(), PacketError> {
-        let device: [u8; 8] = transmute!(*device);
-        self.xdp_devices.insert(index, device, 0).map_err(map_error("xdp_devices"))
-    }
-
-    pub(super) fn remove_xdp_device(&mut self, index: u32) -> Result<(), PacketError> {
-        if_present(self.xdp_devices.remove(&index)).map_err(map_error("xdp_devices")).map(drop)
+        let device: [u8; 12] = transmute!(*device);
+        self.xdp_devices.set(slot, device, 0).map_err(map_error("xdp_devices"))
     }
 
     /// Returns what all processors have counted of a server.
@@ -334,7 +335,7 @@ impl PacketMaps {
 }
 
 // The sizes above.
-const _: () = assert!(size_of::<RawPeer>() == 12 && size_of::<RawXdpDevice>() == 8);
+const _: () = assert!(size_of::<RawPeer>() == 12 && size_of::<RawXdpDevice>() == 12);
 const _: () = assert!(size_of::<RawTuple>() == 40 && size_of::<RawTupleIpv4>() == 16);
 const _: () = assert!(size_of::<RawFlow>() == 48);
 const _: () = assert!(size_of::<RawServiceKey>() == 20 && size_of::<RawService>() == 24);

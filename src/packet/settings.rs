@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::layout::MAX_XDP_DEVICES;
 use super::tunnel_source::TunnelSource;
 use super::xdp_mode::XdpMode;
 
@@ -86,10 +85,6 @@ impl PacketSettings {
         let is_left_out = |it: &&String| !self.devices.is_empty() && !self.devices.contains(it);
         if let Some(device) = self.xdp_devices.iter().find(is_left_out) {
             problems.push(("xdp_devices", format!("{device} is not among the devices")));
-        }
-        if self.xdp_devices.len() > MAX_XDP_DEVICES {
-            let reason = format!("{MAX_XDP_DEVICES} devices at most are expected");
-            problems.push(("xdp_devices", reason));
         }
         let is_ipv4 = |source: &&TunnelSource| source.network().is_ipv4();
         let of_ipv4 = self.tunnel_sources.iter().filter(is_ipv4).count();

@@ -98,7 +98,7 @@ impl RepeatedPrograms {
         let nothing = nothing.fd()?.try_clone()?;
         let tc = Callee { callees: map(&mut program, "callees")?.try_into()?, nothing, engine };
         let mut xdp = None;
-        if let Some(engine) = engine_program(folder, "lvs_xdp")? {
+        if let Some(engine) = engine_program(folder, "lvs_xdp_generic")? {
             at_xdp(&mut program, "again_xdp")?.load()?;
             let nothing = at_xdp(&mut program, "nothing_xdp")?;
             nothing.load()?;

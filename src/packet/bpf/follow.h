@@ -41,11 +41,11 @@ INLINE void follow_state(const struct packet *packet, const struct flow *known, 
 		USE(count_given_back(ifindex));
 }
 
-// Follows a flow by a packet of it that comes from a device. `known` becomes what was known of the flow, with the octets
+// Follows a flow by a packet of it that comes from a device now. `known` becomes what was known of the flow, with the octets
 // of the packet.
-INLINE void follow_packet(const struct packet *packet, struct flow *flow, struct flow *known, u32 ifindex)
+INLINE void follow_packet(const struct packet *packet, struct flow *flow, struct flow *known, u32 ifindex, u64 now)
 {
-	u64 len = packet->end - ETHERNET_LEN, now = coarse_time_ns();
+	u64 len = packet->end - ETHERNET_LEN;
 	flow->bytes += len;
 	// What follows is verified once for the flows of both maps, because it has a copy and not an address.
 	*known = *flow;

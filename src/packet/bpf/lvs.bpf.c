@@ -135,7 +135,7 @@ static __attribute__((noinline)) int carry(struct __sk_buff *skb, const struct p
 	if (mtu)
 		return answer(skb, packet, mtu);
 	struct flow known;
-	follow_packet(packet, flow, &known, skb->ifindex);
+	follow_packet(packet, flow, &known, skb->ifindex, coarse_time_ns());
 	u32 server = known.server, ifindex = outgoing_device(&known);
 	if (rewrite(skb, packet, &known)) {
 		count(COUNT_REWRITE_FAILED);

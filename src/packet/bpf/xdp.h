@@ -20,6 +20,35 @@ struct way_out {
 	u8 next_mac[6], own_mac[6];
 };
 
+// How packets to an address leave by a device: of all that a frame costs, to ask the kernel is the most.
+struct known_way {
+	// In nanoseconds of the monotonic clock.
+	u64 until;
+	struct address destination;
+	struct way_out way;
+	// The longest packet.
+	u32 mtu;
+};
+
+// By the hash of the address.
+enum { KNOWN_WAY_BITS = 10 };
+struct {
+	MAP_NUMBER(type, MAP_PERCPU_ARRAY);
+	MAP_NUMBER(max_entries, 1 << KNOWN_WAY_BITS);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct known_way);
+} known_ways SECTION(".maps");
+
+// Some 17 ms. A route or a neighbour that changes is heeded then.
+enum { WAY_KNOWN_FOR_NS = 1 << 24 };
+
+INLINE struct xdp_device *find_device(u32 ifindex)
+{
+	u32 slot = ifindex % XDP_DEVICE_SLOTS;
+	struct xdp_device *device = map_lookup(&xdp_devices, &slot);
+	return device && device->ifindex == ifindex ? device : 0;
+}
+
 INLINE void set_ports(struct packet *packet, const void *header)
 {
 	__builtin_memcpy(&packet->tuple.source_port, header, 2);
@@ -89,8 +118,7 @@ INLINE u32 is_same_mac(const u8 *a, const u8 *b)
 static __attribute__((noinline)) u32 parse_frame(struct xdp_md *frame, struct packet *packet)
 {
 	void *octets;
-	u32 ifindex = frame->ingress_ifindex;
-	struct xdp_device *device = map_lookup(&xdp_devices, &ifindex);
+	struct xdp_device *device = find_device(frame->ingress_ifindex);
 	if (!device || !find_in_frame(frame, IPV4_TRANSPORT, &octets))
 		return 0;
 	const struct ethernet *ethernet = octets;
@@ -121,45 +149,67 @@ INLINE void set_route_address(u32 *words, const struct address *address)
 		__builtin_memcpy(words, address, sizeof(*address));
 }
 
-// Finds how a packet of a flow leaves. Returns whether the kernel knows a neighbour, and the device takes the frame.
+// Asks the kernel how packets from one address to another leave by the device of a way. Returns whether it knows a
+// neighbour, and the device takes the frame.
+static __attribute__((noinline)) u32 ask_for_way(struct xdp_md *frame, const struct packet *packet,
+						 const struct address *source, struct known_way *known)
+{
+	struct route route = {
+		.family = is_ipv4(&known->destination) ? FAMILY_IPV4 : FAMILY_IPV6,
+		.protocol = packet->tuple.protocol,
+		.len = packet->end - ETHERNET_LEN,
+		.ifindex = known->way.ifindex,
+	};
+	void *octets;
+	struct xdp_device *device = find_device(route.ifindex);
+	if (!device || !find_in_frame(frame, IPV4_TRANSPORT, &octets))
+		return 0;
+	route.class = traffic_class(packet, octets + ETHERNET_LEN);
+	set_route_address(route.source, source);
+	set_route_address(route.destination, &known->destination);
+	if (find_route(frame, &route, sizeof(route), ROUTE_BY_DEVICE) || route.ifindex != known->way.ifindex)
+		return 0;
+	known->mtu = route.len;
+	if (route.ifindex != frame->ingress_ifindex && !(device->flags & XDP_DEVICE_SENDS_PIECES) &&
+	    known->mtu > ONE_PIECE_LEN - ETHERNET_LEN)
+		known->mtu = ONE_PIECE_LEN - ETHERNET_LEN;
+	__builtin_memcpy(known->way.next_mac, route.next_mac, 6);
+	__builtin_memcpy(known->way.own_mac, route.own_mac, 6);
+	return 1;
+}
+
+// Finds how a packet of a flow leaves, at a time. Returns whether it does at XDP.
 static __attribute__((noinline)) u32 find_way_out(struct xdp_md *frame, const struct packet *packet,
-						  const struct flow *flow, struct way_out *way)
+						  const struct flow *flow, struct way_out *way, u64 now)
 {
 	const struct tuple *tuple = &packet->tuple;
-	u32 index = flow->server;
+	u32 index = flow->server, len = packet->end - ETHERNET_LEN, ifindex = outgoing_device(flow);
 	struct server *server = map_lookup(&servers, &index);
-	struct route route = {.protocol = tuple->protocol, .len = packet->end - ETHERNET_LEN};
-	void *octets;
 	if (!server)
 		return 0;
-	way->ifindex = outgoing_device(flow);
-	if (way->ifindex != frame->ingress_ifindex) {
-		struct xdp_device *device = map_lookup(&xdp_devices, &way->ifindex);
-		if (!device || (packet->end > ONE_PIECE_LEN && !(device->flags & XDP_DEVICE_SENDS_PIECES)))
-			return 0;
-	}
 	struct address source = tuple->source, destination = flow->address;
 	if (flow->state & FLOW_TO_CLIENT) {
 		source = flow->address;
 		destination = tuple->destination;
 	} else if (server->method >= METHOD_IPIP) {
-		route.protocol = server->method == METHOD_GUE ? PROTOCOL_UDP : inner_protocol(packet);
-		route.len += tunnel_overhead(server);
+		len += tunnel_overhead(server);
 		source = server->source;
 		source.words[3] |= hash_flow(tuple) & server->source_spread;
 	}
-	route.family = is_ipv4(&destination) ? FAMILY_IPV4 : FAMILY_IPV6;
-	route.ifindex = way->ifindex;
-	set_route_address(route.source, &source);
-	set_route_address(route.destination, &destination);
-	if (!find_in_frame(frame, IPV4_TRANSPORT, &octets))
+	u32 slot = fold_address(&destination) * 0x9e3779b1 >> (32 - KNOWN_WAY_BITS);
+	struct known_way *known = map_lookup(&known_ways, &slot);
+	if (!known)
 		return 0;
-	route.class = traffic_class(packet, octets + ETHERNET_LEN);
-	if (find_route(frame, &route, sizeof(route), ROUTE_BY_DEVICE) || route.ifindex != way->ifindex)
-		return 0;
-	__builtin_memcpy(way->next_mac, route.next_mac, 6);
-	__builtin_memcpy(way->own_mac, route.own_mac, 6);
-	return 1;
+	if (known->until <= now || known->way.ifindex != ifindex || !is_same_address(&known->destination, &destination)) {
+		known->until = 0;
+		known->destination = destination;
+		known->way.ifindex = ifindex;
+		if (!ask_for_way(frame, packet, &source, known))
+			return 0;
+		known->until = now + WAY_KNOWN_FOR_NS;
+	}
+	*way = known->way;
+	return len <= known->mtu;
 }
 
 INLINE void rewrite_tcp(void *header, u64 change, u32 new_ports)
@@ -314,10 +364,11 @@ static __attribute__((noinline)) int carry_frame(struct xdp_md *frame, const str
 	}
 	// One packet in a while goes by the kernel's own way: a neighbour is asked no more whether it is still there, if
 	// nothing goes there by it.
-	if (!flow || flow->seen_at >> PAIRED_SHIFT != coarse_time_ns() >> PAIRED_SHIFT ||
-	    !find_way_out(frame, packet, flow, &way))
+	u64 now = coarse_time_ns();
+	if (!flow || flow->seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT ||
+	    !find_way_out(frame, packet, flow, &way, now))
 		return FRAME_PASS;
-	follow_packet(packet, flow, &known, ifindex);
+	follow_packet(packet, flow, &known, ifindex, now);
 	if (change_frame(frame, packet, &known, &way)) {
 		count(COUNT_REWRITE_FAILED);
 		return FRAME_DROP;

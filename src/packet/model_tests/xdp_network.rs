@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sched::{CloneFlags, unshare};
 
 use super::model_state::TEST_DEVICE;
-use crate::packet::layout::RawXdpDevice;
+use crate::packet::layout::{RawXdpDevice, XDP_DEVICE_SLOTS};
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
 
@@ -47,7 +47,8 @@ impl XdpNetwork {
             netlink.device(tap.1)
         });
         let tap_mac = device.expect("the tap device").mac.try_into().expect("it has Ethernet");
-        ip("link set lo up");
+        // The kernel tells of an MTU in 16 bits.
+        ip("link set lo up mtu 65000");
         for (device, [.., mac]) in ["lo", tap.1].into_iter().zip(NEIGHBOURS) {
             let metric = mac;
             ip(&format!("route add default via 10.254.0.1 dev {device} metric {metric} onlink"));
@@ -64,7 +65,8 @@ impl XdpNetwork {
             ));
         }
         for (index, mac) in [(TEST_DEVICE, [0; 6]), (tap.0, tap_mac)] {
-            maps.set_xdp_device(index, &RawXdpDevice { mac, flags: 0 }).expect("a device");
+            let device = RawXdpDevice { ifindex: index, mac, flags: 0 };
+            maps.set_xdp_device(index % XDP_DEVICE_SLOTS, &device).expect("a device");
         }
         Self { tap_mac, _tap: tap.2 }
     }

@@ -95,7 +95,7 @@ int again(void *skb)
 }
 
 // The other program has written new hardware addresses, too; it does not read that of the source.
-SECTION("xdp.frags")
+SECTION("xdp")
 int again_xdp(struct xdp_md *frame)
 {
 	u32 first = 0;
@@ -126,7 +126,7 @@ int nothing(void *skb)
 	return VERDICT_NEXT;
 }
 
-SECTION("xdp.frags")
+SECTION("xdp")
 int nothing_xdp(void *frame)
 {
 	(void)frame;
