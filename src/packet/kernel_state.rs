@@ -9,9 +9,10 @@ use super::error::PacketError;
 use super::layout::{
     LAYOUT_VERSION, MAX_SERVERS, PROTOCOL_TCP, RawServer, RawServiceKey, SERVICE_UNOWNED,
 };
+use super::link_name::parse_link_name;
 use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
-use super::program::{self, parse_link_name};
+use super::program::{self, LINK_PREFIX};
 use super::statistics::PacketStatistics;
 use super::xdp_program::pinned_links;
 use crate::engine::{EngineProtocol, ForwardingMethod};
@@ -74,7 +75,7 @@ impl PacketKernelState {
         let folder = pin_folder.join(format!("v{LAYOUT_VERSION}"));
         let Ok(pins) = fs::read_dir(&folder) else { return Ok(None) };
         let names = pins.flatten().filter_map(|pin| pin.file_name().into_string().ok());
-        let devices = names.filter_map(|name| Some(parse_link_name(&name)?.1.to_owned()));
+        let devices = names.filter_map(|name| Some(parse_link_name(LINK_PREFIX, &name)?.1));
         let mut devices: Vec<_> = devices.collect();
         devices.sort();
         let xdp_links = pinned_links(&folder).into_iter();

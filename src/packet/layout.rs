@@ -197,7 +197,7 @@ raw_structs! {
         /// 0 in a slot that no device has.
         ifindex: u32,
         mac: [u8; 6],
-        /// [`XDP_DEVICE_SENDS_PIECES`]
+        /// [`XDP_DEVICE_REDIRECTS`] and those after it.
         flags: u16,
     }
 
@@ -258,8 +258,12 @@ pub(super) const SERVICE_IS_ELSEWHERE: u32 = 16;
 /// A bit of [`RawService::flags`]: connections that are not known may be told of soon, and are not refused.
 pub(super) const SERVICE_IS_NEW_HERE: u32 = 32;
 
-/// A bit of [`RawXdpDevice::flags`]: it sends frames that lie in several pieces.
-pub(super) const XDP_DEVICE_SENDS_PIECES: u16 = 1;
+/// Bits of [`RawXdpDevice::flags`], of what a driver does: it gives frames to other devices.
+pub(super) const XDP_DEVICE_REDIRECTS: u16 = 1;
+/// It sends those of others.
+pub(super) const XDP_DEVICE_SENDS: u16 = 2;
+/// Of these multi-buffer frames, too.
+pub(super) const XDP_DEVICE_SENDS_MULTI_BUFFER: u16 = 4;
 
 /// [`RawService::rule`]
 pub(super) mod table_rule {

@@ -238,6 +238,14 @@ impl PacketMaps {
         Ok(devices)
     }
 
+    /// Has no slot be that of a device.
+    pub(super) fn clear_xdp_devices(&mut self) -> Result<(), PacketError> {
+        for slot in self.xdp_devices()?.into_keys() {
+            self.set_xdp_device(slot, &RawXdpDevice::default())?;
+        }
+        Ok(())
+    }
+
     /// Has a slot be that of a device, or of none.
     pub(super) fn set_xdp_device(
         &mut self,

@@ -225,6 +225,8 @@
 //!   is logged, and carries packets as without. Devices appear and go as others do.
 //! - The kernel may forward at the device by which packets leave (`net.ipv4.conf.DEVICE.forwarding`,
 //!   `net.ipv6.conf.DEVICE.forwarding`): it tells programs no way out otherwise.
+//! - Each processor remembers for some 17 ms how packets to an address leave by a device, whatever the rules for their
+//!   source address or their type of service: a route or a hardware address that changes is heeded then.
 //! - Frames longer than 1514 octets leave by another device than they came in by only if its driver sends frames that
 //!   lie in several pieces, as the kernel tells since Linux 6.3.
 //! - Tags of VLANs stay in the frames, which the ingress of the VLAN's device gets then: where the card takes them off
@@ -251,6 +253,7 @@ mod flow_sync;
 mod frame;
 mod kernel_state;
 mod layout;
+mod link_name;
 mod maps;
 mod netlink;
 mod program;

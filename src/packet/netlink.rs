@@ -32,8 +32,10 @@ pub(super) struct NetworkDevice {
     /// Frames of it have a header of Ethernet.
     pub(super) is_ethernet: bool,
     pub(super) mac: Vec<u8>,
-    /// It is one end of a pair (veth, netkit).
-    pub(super) is_pair: bool,
+    /// What its kernel module says that it is, such as `veth`; none for network cards.
+    pub(super) kind: Option<InfoKind>,
+    /// The device that it is on or, of a pair, the other end, which may be in another namespace.
+    pub(super) lower: Option<u32>,
     /// Where the other end is of a pair, if it is in another network namespace.
     pub(super) peer_elsewhere: Option<PeerPlace>,
     /// It is a port of a bridge, or of another device.
@@ -297,7 +299,7 @@ impl RouteSocket {
 
 fn device(link: LinkMessage) -> NetworkDevice {
     let (mut name, mut mac) = (String::new(), Vec::new());
-    let (mut is_pair, mut is_port) = (false, false);
+    let (mut kind, mut is_port) = (None, false);
     let (mut peer, mut peer_namespace) = (None, None);
     for attribute in link.attributes {
         match attribute {
@@ -307,19 +309,20 @@ fn device(link: LinkMessage) -> NetworkDevice {
             LinkAttribute::LinkNetNsId(namespace) => peer_namespace = Some(namespace),
             LinkAttribute::Controller(_) => is_port = true,
             LinkAttribute::LinkInfo(infos) => {
-                is_pair = infos.iter().any(|info| match info {
-                    LinkInfo::Kind(kind) => matches!(kind, InfoKind::Veth | InfoKind::Netkit),
-                    _ => false,
+                kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind),
+                    _ => None,
                 });
             }
             _ => {}
         }
     }
     let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+    let is_pair = matches!(kind, Some(InfoKind::Veth | InfoKind::Netkit));
     let place = peer.zip(peer_namespace).filter(|_| is_pair);
     let peer_elsewhere = place.map(|(index, namespace)| PeerPlace { index, namespace });
     let index = link.header.index;
-    NetworkDevice { index, name, is_ethernet, mac, is_pair, peer_elsewhere, is_port }
+    NetworkDevice { index, name, is_ethernet, mac, kind, lower: peer, peer_elsewhere, is_port }
 }
 
 /// Returns a neighbour whose hardware address packets can be sent to.

@@ -98,13 +98,15 @@ fn statistics_are_in_the_order_of_the_program() {
 fn constants_are_those_of_the_program() {
     use super::layout::{
         MAX_SERVERS, MAX_SERVICES, SERVICE_HASHES_PORT, SERVICE_IS_KEYED, SERVICE_SHEDS,
-        SERVICE_UNOWNED, XDP_DEVICE_SENDS_PIECES, XDP_DEVICE_SLOTS, event_kind, flow_state,
-        server_method,
+        SERVICE_UNOWNED, XDP_DEVICE_REDIRECTS, XDP_DEVICE_SENDS, XDP_DEVICE_SENDS_MULTI_BUFFER,
+        XDP_DEVICE_SLOTS, event_kind, flow_state, server_method,
     };
     for (name, value) in [
         ("MAX_SERVICES", MAX_SERVICES),
         ("XDP_DEVICE_SLOTS", XDP_DEVICE_SLOTS),
-        ("XDP_DEVICE_SENDS_PIECES", XDP_DEVICE_SENDS_PIECES.into()),
+        ("XDP_DEVICE_REDIRECTS", XDP_DEVICE_REDIRECTS.into()),
+        ("XDP_DEVICE_SENDS", XDP_DEVICE_SENDS.into()),
+        ("XDP_DEVICE_SENDS_MULTI_BUFFER", XDP_DEVICE_SENDS_MULTI_BUFFER.into()),
         ("MAX_SERVERS", MAX_SERVERS),
         ("SERVICE_SHEDS", SERVICE_SHEDS),
         ("SERVICE_UNOWNED", SERVICE_UNOWNED),

@@ -17,6 +17,7 @@ use super::causes::{load_error, with_causes};
 use super::check_routes::remove_all_routes;
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
+use super::link_name::{link_name, parse_link_name};
 use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
 use super::settings::PacketSettings;
@@ -34,7 +35,7 @@ const PROGRAM: &str = "lvs";
 const CHECK_PROGRAM: &str = "lvs_checks";
 /// The device that it is attached to.
 const LOOPBACK: &str = "lo";
-const LINK_PREFIX: &str = "link-";
+pub(super) const LINK_PREFIX: &str = "link-";
 
 /// The part of the room for flows that those have of which nobody is assured.
 const UNASSURED_PART: u32 = 4;
@@ -89,6 +90,8 @@ impl PacketProgram {
         if !maps.has_place_rings()? {
             maps.set_place_rings(places)?;
         }
+        // Frames go to none of the devices until it is known which have the program.
+        maps.clear_xdp_devices()?;
         let xdp =
             XdpProgram::take_over(&mut program, &folder, settings.xdp_mode, &settings.xdp_devices);
         let mut loaded = Self { program, folder, devices: BTreeMap::new(), xdp };
@@ -103,10 +106,10 @@ impl PacketProgram {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         for name in names.collect::<Vec<_>>() {
-            let Some((index, device)) = parse_link_name(&name) else { continue };
+            let Some((index, device)) = parse_link_name(LINK_PREFIX, &name) else { continue };
             match self.take_over_link(&name) {
                 Ok(()) => {
-                    self.devices.insert(index, device.to_owned());
+                    self.devices.insert(index, device);
                 }
                 Err(error) => {
                     tracing::info!("engine packet: the program left {device}: {error}");
@@ -160,7 +163,7 @@ impl PacketProgram {
         if has_tcx() {
             let link: FdLink =
                 link.try_into().map_err(|it: LinkError| attach_error(with_causes(&it)))?;
-            let path = folder.join(format!("{LINK_PREFIX}{index}-{device}"));
+            let path = folder.join(link_name(LINK_PREFIX, index, device));
             let _ = fs::remove_file(&path);
             link.pin(path).map_err(|it| attach_error(with_causes(&it)))?;
         } else {
@@ -187,17 +190,22 @@ impl PacketProgram {
         Ok(None)
     }
 
-    /// Attaches the program for frames to a device, if it is not.
+    /// Attaches the XDP program to a device, if it is not.
     pub(super) fn attach_xdp(&mut self, index: u32, device: &str) -> Result<(), PacketError> {
         self.xdp.attach(&mut self.program, index, device)
     }
 
-    /// Detaches it from a device.
-    pub(super) fn detach_xdp(&mut self, index: u32) {
-        self.xdp.detach(index);
+    /// Detaches it from others than some devices.
+    pub(super) fn retain_xdp_devices(&mut self, is_wanted: impl Fn(u32) -> bool) {
+        self.xdp.retain(is_wanted);
     }
 
-    /// Returns the devices whose frames the program for frames gets, by their numbers.
+    /// Returns whether a device has it, as far as this process knows, and no other has detached it.
+    pub(super) fn has_xdp(&self, index: u32) -> bool {
+        self.xdp.is_attached(index)
+    }
+
+    /// Returns the devices whose frames the XDP program gets, by their numbers.
     pub(super) fn xdp_devices(&self) -> &BTreeMap<u32, String> {
         self.xdp.devices()
     }
@@ -208,7 +216,7 @@ impl PacketProgram {
         self.devices.retain(|index, device| {
             let stays = is_present(*index, device);
             if !stays {
-                let _ = fs::remove_file(folder.join(format!("{LINK_PREFIX}{index}-{device}")));
+                let _ = fs::remove_file(folder.join(link_name(LINK_PREFIX, *index, device)));
             }
             stays
         });
@@ -339,11 +347,6 @@ fn attach(
 /// Returns whether the kernel has links of tcx, which can be replaced in place and pinned.
 fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= TCX_SINCE)
-}
-
-pub(super) fn parse_link_name(name: &str) -> Option<(u32, &str)> {
-    let (index, device) = name.strip_prefix(LINK_PREFIX)?.split_once('-')?;
-    Some((index.parse().ok()?, device))
 }
 
 fn classifier<'a>(

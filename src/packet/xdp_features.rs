@@ -9,6 +9,10 @@ use netlink_packet_core::{
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
+#[cfg(doc)]
+use super::layout::RawXdpDevice;
+use super::layout::{XDP_DEVICE_REDIRECTS, XDP_DEVICE_SENDS, XDP_DEVICE_SENDS_MULTI_BUFFER};
+
 /// The family that names families, its command and attributes (uapi/linux/genetlink.h).
 const CONTROLLER: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
@@ -18,17 +22,26 @@ const FAMILY_NAME: u16 = 2;
 const GET_DEVICE: u8 = 1;
 const DEVICE_INDEX: u16 = 1;
 const DEVICE_FEATURES: u16 = 3;
-/// Frames of other devices can be sent, and they may lie in several pieces.
-const SENDS_PIECES: u64 = 32;
+/// The driver gives frames to other devices, sends those of other devices, and of these multi-buffer frames, too.
+const REDIRECT: u64 = 2;
+const SENDS: u64 = 4;
+const SENDS_MULTI_BUFFER: u64 = 64;
 const FAMILY: &[u8] = b"netdev\0";
 
 const HEADER_LEN: usize = 4;
 /// The longest answer that is expected.
 const MAX_ANSWER_LEN: usize = 8192;
 
-/// Returns whether a device sends frames of others that lie in several pieces; false if it is not known.
-pub(super) fn sends_pieces(index: u32) -> bool {
-    features(index).is_ok_and(|features| features & SENDS_PIECES != 0)
+/// Returns the [flags](RawXdpDevice::flags) of what a driver does with frames; none of them if the kernel does not tell.
+pub(super) fn driver_flags(index: u32) -> u16 {
+    features(index).map_or(0, flags_of)
+}
+
+fn flags_of(features: u64) -> u16 {
+    let flag = |feature, flag| if features & feature == 0 { 0 } else { flag };
+    flag(REDIRECT, XDP_DEVICE_REDIRECTS)
+        | flag(SENDS, XDP_DEVICE_SENDS)
+        | flag(SENDS_MULTI_BUFFER, XDP_DEVICE_SENDS_MULTI_BUFFER)
 }
 
 fn features(index: u32) -> io::Result<u64> {
@@ -140,6 +153,17 @@ mod tests {
     #[test]
     fn a_device_that_is_not_there_has_no_features() {
         assert!(features(u32::MAX >> 1).is_err());
-        assert!(!sends_pieces(u32::MAX >> 1));
+        assert_eq!(driver_flags(u32::MAX >> 1), 0);
+    }
+
+    /// Those of the kernel's header, by drivers that have some of them.
+    #[test]
+    fn features_are_those_of_the_kernel() {
+        let (basic, redirect, sends, zero_copy, receives, sends_long) = (1, 2, 4, 8, 32, 64);
+        assert_eq!(flags_of(basic), 0, "ixgbevf");
+        assert_eq!(flags_of(basic | receives | zero_copy), 0);
+        assert_eq!(flags_of(basic | redirect | sends), XDP_DEVICE_REDIRECTS | XDP_DEVICE_SENDS);
+        let all = XDP_DEVICE_REDIRECTS | XDP_DEVICE_SENDS | XDP_DEVICE_SENDS_MULTI_BUFFER;
+        assert_eq!(flags_of(basic | redirect | sends | receives | sends_long), all, "virtio_net");
     }
 }

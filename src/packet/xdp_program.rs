@@ -1,4 +1,4 @@
-//! The program for frames, attached to devices, and pinned as the other one is.
+//! The XDP program, attached to devices, and pinned as the other one is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,17 +8,15 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{Xdp, XdpMode as LinkMode};
-use aya::util::KernelVersion;
 
 use super::causes::{load_error, with_causes};
 use super::error::PacketError;
+use super::link_name::{link_name, parse_link_name};
 use super::xdp_mode::XdpMode;
 
 /// What the names of pinned links begin with, by mode.
 const LINK_PREFIXES: [(&str, XdpMode); 2] =
     [("xdp-native-", XdpMode::Native), ("xdp-generic-", XdpMode::Generic)];
-/// The first Linux with frames in several pieces, of which all helpers of the program know.
-const XDP_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 
 /// The devices whose frames the program gets.
 #[derive(Debug)]
@@ -48,7 +46,7 @@ impl XdpProgram {
                 }
                 Some(Err(error)) => {
                     tracing::info!(
-                        "engine packet: the program for frames left {}: {error}",
+                        "engine packet: the XDP program at {} is attached anew, and not taken over: {error}",
                         link.device
                     );
                 }
@@ -66,7 +64,7 @@ impl XdpProgram {
         index: u32,
         device: &str,
     ) -> Result<(), PacketError> {
-        if self.devices.contains_key(&index) {
+        if self.devices.get(&index).is_some_and(|known| known == device) {
             return Ok(());
         }
         let attach_error = |reason| PacketError::Attach { device: device.to_owned(), reason };
@@ -87,11 +85,17 @@ impl XdpProgram {
         Ok(())
     }
 
-    /// Detaches the program from a device.
-    pub(super) fn detach(&mut self, index: u32) {
-        if let Some(device) = self.devices.remove(&index) {
+    /// Detaches the program from others than some devices.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
+        let gone = self.devices.extract_if(.., |index, _| !is_wanted(*index));
+        for (index, device) in gone.collect::<Vec<_>>() {
             let _ = fs::remove_file(self.path(index, &device));
         }
+    }
+
+    /// Returns whether a device has the program, and its link is where it was pinned.
+    pub(super) fn is_attached(&self, index: u32) -> bool {
+        self.devices.get(&index).is_some_and(|device| self.path(index, device).exists())
     }
 
     /// Returns the devices, by their numbers.
@@ -102,7 +106,7 @@ impl XdpProgram {
     fn path(&self, index: u32, device: &str) -> PathBuf {
         let prefix = LINK_PREFIXES.iter().find(|(_, mode)| *mode == self.mode);
         let prefix = prefix.map_or("", |(prefix, _)| *prefix);
-        self.folder.join(format!("{prefix}{index}-{device}"))
+        self.folder.join(link_name(prefix, index, device))
     }
 }
 
@@ -119,8 +123,8 @@ pub(super) fn pinned_links(folder: &Path) -> Vec<(String, PinnedXdpLink)> {
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let links = names.filter_map(|name| {
         let parse = |&(prefix, mode): &(&str, XdpMode)| {
-            let (index, device) = name.strip_prefix(prefix)?.split_once('-')?;
-            Some(PinnedXdpLink { mode, index: index.parse().ok()?, device: device.to_owned() })
+            let (index, device) = parse_link_name(prefix, &name)?;
+            Some(PinnedXdpLink { mode, index, device })
         };
         let link = LINK_PREFIXES.iter().find_map(parse)?;
         Some((name, link))
@@ -144,10 +148,6 @@ pub(super) fn loaded_program(program: &mut Ebpf, mode: XdpMode) -> Result<&mut X
         XdpMode::Native => "lvs_xdp",
         XdpMode::Generic => "lvs_xdp_generic",
     };
-    if !KernelVersion::current().is_ok_and(|version| version >= XDP_SINCE) {
-        let reason = "XDP with frames in several pieces needs Linux 5.18".to_owned();
-        return Err(PacketError::Load { reason });
-    }
     let missing = || PacketError::Load { reason: format!("there is no program {name}") };
     let program = program.program_mut(name).ok_or_else(missing)?;
     let program: &mut Xdp = program.try_into().map_err(|error| load_error(&error))?;

@@ -150,18 +150,15 @@ struct peer {
 	u8 destination[6], source[6];
 };
 
-// A device whose frames the program for frames gets.
+// A device whose frames the XDP program gets; its number is 0 in a slot that no device has.
 struct xdp_device {
-	// 0 in a slot that no device has.
 	u32 ifindex;
 	u8 mac[6];
 	u16 flags;
 };
 
-enum xdp_device_flags {
-	// It sends frames that lie in several pieces.
-	XDP_DEVICE_SENDS_PIECES = 1,
-};
+// What its driver does: it gives frames to other devices, sends those of others, and of these multi-buffer frames, too.
+enum xdp_device_flags { XDP_DEVICE_REDIRECTS = 1, XDP_DEVICE_SENDS = 2, XDP_DEVICE_SENDS_MULTI_BUFFER = 4 };
 
 // What a director that decides says to the program.
 struct control {
@@ -330,8 +327,7 @@ struct {
 	PINNED;
 } peers SECTION(".maps");
 
-// The devices whose frames the program for frames gets, by the end of the number of the device: an array is read in a
-// tenth of the time of a hash table.
+// By the end of the number of the device: an array is read in a tenth of the time of a hash table.
 struct {
 	MAP_NUMBER(type, MAP_ARRAY);
 	MAP_NUMBER(max_entries, XDP_DEVICE_SLOTS);

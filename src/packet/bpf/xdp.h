@@ -11,36 +11,39 @@
 // Every driver has a frame of this length in one piece.
 enum { ONE_PIECE_LEN = ETHERNET_LEN + 1500 };
 enum { IPV4_FRAGMENT_BITS = IPV4_RESERVED | IPV4_MORE | IPV4_OFFSET };
-// Traffic class and flow label.
-enum { IPV6_FLOW_INFO = 0x0fffffff };
 
-// How a frame leaves.
-struct way_out {
+// Where a frame goes next.
+struct next_frame {
 	u32 ifindex;
 	u8 next_mac[6], own_mac[6];
 };
 
-// How packets to an address leave by a device: of all that a frame costs, to ask the kernel is the most.
-struct known_way {
+// The next hop of packets to an address by a device: of all that a frame costs, to ask the kernel is the most.
+struct cached_hop {
 	// In nanoseconds of the monotonic clock.
 	u64 until;
 	struct address destination;
-	struct way_out way;
+	struct next_frame next;
 	// The longest packet.
-	u32 mtu;
+	u16 mtu;
+	// The next hop is a router, and not the destination.
+	u16 is_router;
 };
 
 // By the hash of the address.
-enum { KNOWN_WAY_BITS = 10 };
+enum { CACHED_HOP_BITS = 10 };
 struct {
 	MAP_NUMBER(type, MAP_PERCPU_ARRAY);
-	MAP_NUMBER(max_entries, 1 << KNOWN_WAY_BITS);
+	MAP_NUMBER(max_entries, 1 << CACHED_HOP_BITS);
 	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct known_way);
-} known_ways SECTION(".maps");
+	MAP_TYPE(value, struct cached_hop);
+} cached_hops SECTION(".maps");
 
-// Some 17 ms. A route or a neighbour that changes is heeded then.
-enum { WAY_KNOWN_FOR_NS = 1 << 24 };
+// A hop is cached for 2^24 ns, some 17 ms: a route or a neighbour that changes is heeded then.
+enum { CACHE_SHIFT = 24 };
+// In one of so many of these times, another one for each address, a packet goes by the kernel's own way: it asks a
+// neighbour no more whether it is still there, if nothing goes there by it.
+enum { CONFIRMED_ONCE_IN = 512 };
 
 INLINE struct xdp_device *find_device(u32 ifindex)
 {
@@ -149,45 +152,60 @@ INLINE void set_route_address(u32 *words, const struct address *address)
 		__builtin_memcpy(words, address, sizeof(*address));
 }
 
-// Asks the kernel how packets from one address to another leave by the device of a way. Returns whether it knows a
-// neighbour, and the device takes the frame.
-static __attribute__((noinline)) u32 ask_for_way(struct xdp_md *frame, const struct packet *packet,
-						 const struct address *source, struct known_way *known)
+// Asks the kernel for the next hop of packets from an address to that of an entry by its device. Returns whether it knows
+// one.
+static __attribute__((noinline)) u32 ask_for_hop(struct xdp_md *frame, const struct packet *packet,
+						 const struct address *source, struct cached_hop *hop)
 {
 	struct route route = {
-		.family = is_ipv4(&known->destination) ? FAMILY_IPV4 : FAMILY_IPV6,
+		.family = is_ipv4(&hop->destination) ? FAMILY_IPV4 : FAMILY_IPV6,
 		.protocol = packet->tuple.protocol,
 		.len = packet->end - ETHERNET_LEN,
-		.ifindex = known->way.ifindex,
+		.ifindex = hop->next.ifindex,
 	};
 	void *octets;
-	struct xdp_device *device = find_device(route.ifindex);
-	if (!device || !find_in_frame(frame, IPV4_TRANSPORT, &octets))
+	if (!find_in_frame(frame, IPV4_TRANSPORT, &octets))
 		return 0;
 	route.class = traffic_class(packet, octets + ETHERNET_LEN);
+	if (route.family == FAMILY_IPV6)
+		route.class = __builtin_bswap32(route.class << 20);
 	set_route_address(route.source, source);
-	set_route_address(route.destination, &known->destination);
-	if (find_route(frame, &route, sizeof(route), ROUTE_BY_DEVICE) || route.ifindex != known->way.ifindex)
+	set_route_address(route.destination, &hop->destination);
+	u32 asked_for = route.destination[0] ^ route.destination[1] ^ route.destination[2] ^ route.destination[3];
+	if (find_route(frame, &route, sizeof(route), ROUTE_BY_DEVICE) || route.ifindex != hop->next.ifindex)
 		return 0;
-	known->mtu = route.len;
-	if (route.ifindex != frame->ingress_ifindex && !(device->flags & XDP_DEVICE_SENDS_PIECES) &&
-	    known->mtu > ONE_PIECE_LEN - ETHERNET_LEN)
-		known->mtu = ONE_PIECE_LEN - ETHERNET_LEN;
-	__builtin_memcpy(known->way.next_mac, route.next_mac, 6);
-	__builtin_memcpy(known->way.own_mac, route.own_mac, 6);
+	// The kernel puts a router in the place of the destination.
+	u32 answered = route.destination[0] ^ route.destination[1] ^ route.destination[2] ^ route.destination[3];
+	hop->is_router = answered != asked_for;
+	hop->mtu = route.len;
+	__builtin_memcpy(hop->next.next_mac, route.next_mac, 6);
+	__builtin_memcpy(hop->next.own_mac, route.own_mac, 6);
 	return 1;
 }
 
-// Finds how a packet of a flow leaves, at a time. Returns whether it does at XDP.
-static __attribute__((noinline)) u32 find_way_out(struct xdp_md *frame, const struct packet *packet,
-						  const struct flow *flow, struct way_out *way, u64 now)
+// Returns whether frames of one device can leave by another one, or by the same.
+INLINE u32 takes_frame(const struct packet *packet, u32 from, u32 to)
+{
+	struct xdp_device *in = find_device(from), *out = find_device(to);
+	if (!in || !out)
+		return 0;
+	if (from == to)
+		return 1;
+	return in->flags & XDP_DEVICE_REDIRECTS && out->flags & XDP_DEVICE_SENDS &&
+	       (packet->end <= ONE_PIECE_LEN || out->flags & XDP_DEVICE_SENDS_MULTI_BUFFER);
+}
+
+// Finds where a packet of a flow goes next, at a time. Returns whether it does so at XDP.
+static __attribute__((noinline)) u32 find_next(struct xdp_md *frame, const struct packet *packet,
+					       const struct flow *flow, struct next_frame *next, u64 now)
 {
 	const struct tuple *tuple = &packet->tuple;
 	u32 index = flow->server, len = packet->end - ETHERNET_LEN, ifindex = outgoing_device(flow);
 	struct server *server = map_lookup(&servers, &index);
-	if (!server)
+	if (!server || !takes_frame(packet, frame->ingress_ifindex, ifindex))
 		return 0;
 	struct address source = tuple->source, destination = flow->address;
+	u32 is_neighbour = 0;
 	if (flow->state & FLOW_TO_CLIENT) {
 		source = flow->address;
 		destination = tuple->destination;
@@ -195,21 +213,31 @@ static __attribute__((noinline)) u32 find_way_out(struct xdp_md *frame, const st
 		len += tunnel_overhead(server);
 		source = server->source;
 		source.words[3] |= hash_flow(tuple) & server->source_spread;
+	} else {
+		is_neighbour = server->method == METHOD_DIRECT;
 	}
-	u32 slot = fold_address(&destination) * 0x9e3779b1 >> (32 - KNOWN_WAY_BITS);
-	struct known_way *known = map_lookup(&known_ways, &slot);
-	if (!known)
+	u32 slot = fold_address(&destination) * 0x9e3779b1 >> (32 - CACHED_HOP_BITS);
+	struct cached_hop *hop = map_lookup(&cached_hops, &slot);
+	if (!hop)
 		return 0;
-	if (known->until <= now || known->way.ifindex != ifindex || !is_same_address(&known->destination, &destination)) {
-		known->until = 0;
-		known->destination = destination;
-		known->way.ifindex = ifindex;
-		if (!ask_for_way(frame, packet, &source, known))
+	u32 is_same = hop->next.ifindex == ifindex && is_same_address(&hop->destination, &destination);
+	if (!is_same || hop->until <= now) {
+		u64 until = now + (1 << CACHE_SHIFT);
+		if (((u32)(now >> CACHE_SHIFT) ^ slot) % CONFIRMED_ONCE_IN == 0) {
+			if (is_same)
+				hop->until = until;
 			return 0;
-		known->until = now + WAY_KNOWN_FOR_NS;
+		}
+		hop->destination = destination;
+		hop->next.ifindex = ifindex;
+		if (!ask_for_hop(frame, packet, &source, hop)) {
+			hop->next.ifindex = 0;
+			return 0;
+		}
+		hop->until = until;
 	}
-	*way = known->way;
-	return len <= known->mtu;
+	*next = hop->next;
+	return len <= hop->mtu && !(is_neighbour && hop->is_router);
 }
 
 INLINE void rewrite_tcp(void *header, u64 change, u32 new_ports)
@@ -324,9 +352,9 @@ static __attribute__((noinline)) long encapsulate_frame(struct xdp_md *frame, co
 					 : prepend_ipv6(frame, packet, server, class);
 }
 
-// Makes a frame what leaves by its way out. Returns 0 if it is that.
+// Makes a frame what is sent. Returns 0 if it is that.
 INLINE long change_frame(struct xdp_md *frame, const struct packet *packet, const struct flow *flow,
-			 const struct way_out *way)
+			 const struct next_frame *next)
 {
 	void *octets;
 	u32 index = flow->server;
@@ -340,8 +368,8 @@ INLINE long change_frame(struct xdp_md *frame, const struct packet *packet, cons
 	if (!find_in_frame(frame, ETHERNET_LEN, &octets))
 		return -1;
 	struct ethernet *ethernet = octets;
-	__builtin_memcpy(ethernet->destination, way->next_mac, 6);
-	__builtin_memcpy(ethernet->source, way->own_mac, 6);
+	__builtin_memcpy(ethernet->destination, next->next_mac, 6);
+	__builtin_memcpy(ethernet->source, next->own_mac, 6);
 	return 0;
 }
 
@@ -349,7 +377,7 @@ static __attribute__((noinline)) int carry_frame(struct xdp_md *frame, const str
 {
 	const struct tuple *tuple = &packet->tuple;
 	u32 ifindex = frame->ingress_ifindex;
-	struct way_out way = {};
+	struct next_frame next = {};
 	struct flow known;
 	if (packet->hop_limit <= 1)
 		return FRAME_PASS;
@@ -362,19 +390,16 @@ static __attribute__((noinline)) int carry_frame(struct xdp_md *frame, const str
 		// The port of a connection that has ended may be used for another one.
 		return FRAME_PASS;
 	}
-	// One packet in a while goes by the kernel's own way: a neighbour is asked no more whether it is still there, if
-	// nothing goes there by it.
 	u64 now = coarse_time_ns();
-	if (!flow || flow->seen_at >> PAIRED_SHIFT != now >> PAIRED_SHIFT ||
-	    !find_way_out(frame, packet, flow, &way, now))
+	if (!flow || !find_next(frame, packet, flow, &next, now))
 		return FRAME_PASS;
 	follow_packet(packet, flow, &known, ifindex, now);
-	if (change_frame(frame, packet, &known, &way)) {
+	if (change_frame(frame, packet, &known, &next)) {
 		count(COUNT_REWRITE_FAILED);
 		return FRAME_DROP;
 	}
 	count(COUNT_AT_XDP);
-	return way.ifindex == ifindex ? FRAME_RETURN : redirect_frame(way.ifindex, 0);
+	return next.ifindex == ifindex ? FRAME_RETURN : redirect_frame(next.ifindex, 0);
 }
 
 INLINE int run_on_frame(struct xdp_md *frame)

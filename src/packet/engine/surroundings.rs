@@ -16,7 +16,8 @@ impl PacketWorker {
             present.iter().any(|device| device.index == index && device.name == name)
         });
         let tap = self.tap.device.index;
-        let mut failure = self.follow_peers(&present).and(self.follow_xdp_devices(&present));
+        let at_xdp = self.follow_xdp_devices(&present);
+        let mut failure = at_xdp.and(self.follow_peers(&present));
         let chosen = &self.settings.devices;
         for device in present {
             let is_chosen = chosen.is_empty() || chosen.contains(&device.name);
@@ -36,8 +37,7 @@ impl PacketWorker {
             let neighbours = self.netlink.neighbours();
             let neighbours = neighbours.map_err(|source| PacketError::Netlink { source })?;
             // Frames at XDP need neighbours that the kernel knows.
-            let has_xdp =
-                |device: &&NetworkDevice| self.settings.xdp_devices.contains(&device.name);
+            let has_xdp = |device: &&NetworkDevice| self.program.has_xdp(device.index);
             for device in present.iter().filter(|device| !has_xdp(device)) {
                 if let Some(peer) = peer_of(device, &neighbours, &mut self.netlink)
                     && found.len() < MAX_PEERS

@@ -1,6 +1,6 @@
 //! The thread of the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::task::Waker;
@@ -109,8 +109,8 @@ pub(super) struct PacketWorker {
     pub(super) next_recovery: Instant,
     pub(super) succession: Succession,
     pub(super) check_program: CheckProgram,
-    /// The numbers of devices that do not take the program for frames, and were reported.
-    pub(super) refused_xdp_devices: BTreeSet<u32>,
+    /// What the drivers of the devices for XDP do, by number; `None` for one that was refused.
+    pub(super) xdp_devices: BTreeMap<u32, Option<u16>>,
     /// The engines of other machines that are told of the flows.
     pub(super) followers: Vec<FlowFollower>,
     /// Where the search goes on for flows that they were not told of.
@@ -159,7 +159,7 @@ impl PacketWorker {
             next_recovery: now(),
             succession: Succession::default(),
             check_program: CheckProgram::default(),
-            refused_xdp_devices: BTreeSet::new(),
+            xdp_devices: BTreeMap::new(),
             followers: Vec::new(),
             search_for_untold: FlowWalk::default(),
             followed: FollowedEngine::default(),

@@ -1,85 +1,136 @@
 //! The devices at whose drivers frames are carried.
 
+use std::collections::BTreeMap;
 use std::fs;
+
+use netlink_packet_route::link::InfoKind;
 
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
-use crate::packet::layout::{RawXdpDevice, XDP_DEVICE_SENDS_PIECES, XDP_DEVICE_SLOTS};
+use crate::packet::layout::{
+    RawXdpDevice, XDP_DEVICE_REDIRECTS, XDP_DEVICE_SENDS, XDP_DEVICE_SENDS_MULTI_BUFFER,
+    XDP_DEVICE_SLOTS,
+};
 use crate::packet::netlink::NetworkDevice;
-use crate::packet::xdp_features::sends_pieces;
+use crate::packet::xdp_features::driver_flags;
 use crate::packet::xdp_mode::XdpMode;
 
+/// What the kernel itself does with frames in the generic mode.
+const GENERIC_FLAGS: u16 = XDP_DEVICE_REDIRECTS | XDP_DEVICE_SENDS | XDP_DEVICE_SENDS_MULTI_BUFFER;
+
 impl PacketWorker {
-    /// Attaches the program for frames to the devices of the settings, and detaches it from others. One that does not take
-    /// it is reported once, and carries packets without.
+    /// Attaches the XDP program to the devices of the settings, and detaches it from others. One that does not take it is
+    /// reported once, and carries packets without.
     pub(super) fn follow_xdp_devices(
         &mut self,
         present: &[NetworkDevice],
     ) -> Result<(), PacketError> {
+        // A successor has other settings.
+        if self.is_superseded() {
+            return Ok(());
+        }
         let wanted = present.iter().filter(|it| self.settings.xdp_devices.contains(&it.name));
-        let wanted: Vec<_> = wanted.collect();
-        let is_wanted = |index: u32| wanted.iter().any(|device| device.index == index);
-        self.refused_xdp_devices.retain(|index| is_wanted(*index));
-        let mut known = self.maps.xdp_devices()?;
-        for (slot, _) in known.extract_if(.., |_, device| !is_wanted(device.ifindex)) {
-            // Frames are sent to it no more.
-            self.maps.set_xdp_device(slot, &RawXdpDevice::default())?;
-        }
-        let attached: Vec<_> = self.program.xdp_devices().keys().copied().collect();
-        for index in attached.into_iter().filter(|index| !is_wanted(*index)) {
-            self.program.detach_xdp(index);
-        }
-        for device in wanted {
-            let index = device.index;
-            if self.refused_xdp_devices.contains(&index) {
-                continue;
-            }
+        let wanted: BTreeMap<_, _> = wanted.map(|device| (device.index, device)).collect();
+        self.xdp_devices.retain(|index, _| wanted.contains_key(index));
+        self.program.retain_xdp_devices(|index| wanted.contains_key(&index));
+        let mut slots = BTreeMap::new();
+        for (index, device) in wanted {
             let slot = index % XDP_DEVICE_SLOTS;
-            let is_taken = known.get(&slot).is_some_and(|other| other.ifindex != index);
-            let is_new = !self.program.xdp_devices().contains_key(&index);
-            if let Err(error) = self.attach_xdp(device, is_taken) {
-                tracing::warn!(
-                    "engine packet: {} carries packets without XDP: {error}",
-                    device.name
-                );
-                self.refused_xdp_devices.insert(index);
-                continue;
+            if let Some(flags) = self.follow_xdp_device(device, present, slots.contains_key(&slot))
+                && let Ok(mac) = device.mac.as_slice().try_into()
+            {
+                slots.insert(slot, RawXdpDevice { ifindex: index, mac, flags });
             }
-            if is_new {
-                warn_of_forwarding(&device.name);
-            }
-            let Ok(mac) = device.mac.as_slice().try_into() else { continue };
-            let flags = if sends_pieces(index) { XDP_DEVICE_SENDS_PIECES } else { 0 };
-            let raw = RawXdpDevice { ifindex: index, mac, flags };
-            if known.insert(slot, raw) != Some(raw) {
-                self.maps.set_xdp_device(slot, &raw)?;
+        }
+        let known = self.maps.xdp_devices()?;
+        for slot in known.keys().filter(|slot| !slots.contains_key(slot)) {
+            self.maps.set_xdp_device(*slot, &RawXdpDevice::default())?;
+        }
+        for (slot, device) in slots {
+            if known.get(&slot) != Some(&device) {
+                self.maps.set_xdp_device(slot, &device)?;
             }
         }
         Ok(())
     }
 
-    fn attach_xdp(&mut self, device: &NetworkDevice, is_taken: bool) -> Result<(), PacketError> {
-        if is_taken {
-            let reason =
-                format!("the number of another one differs by a multiple of {XDP_DEVICE_SLOTS}");
-            return Err(PacketError::Attach { device: device.name.clone(), reason });
+    /// Attaches the program to a device if it can be. Returns what its driver does; `None` if it has no program.
+    fn follow_xdp_device(
+        &mut self,
+        device: &NetworkDevice,
+        present: &[NetworkDevice],
+        is_slot_taken: bool,
+    ) -> Option<u16> {
+        let index = device.index;
+        let known = self.xdp_devices.get(&index).copied();
+        if known == Some(None) {
+            return None;
         }
-        if device.is_pair && self.settings.xdp_mode == XdpMode::Native {
-            // Its other end would not be told to complete checksums, would join no segments, and would take no frames
-            // without a program of its own.
-            let reason =
-                "one end of a pair of devices (veth, netkit) has no native XDP here".to_owned();
-            return Err(PacketError::Attach { device: device.name.clone(), reason });
+        let is_native = self.settings.xdp_mode == XdpMode::Native;
+        let reason = reason_against(device, present, is_native)
+            .or(is_slot_taken.then_some("its number differs from another's by a multiple of 256"));
+        let state = match (reason, known) {
+            (Some(reason), _) => {
+                self.program.retain_xdp_devices(|other| other != index);
+                Err(PacketError::Attach { device: device.name.clone(), reason: reason.to_owned() })
+            }
+            // A successor may have detached it, which has other settings.
+            (None, Some(flags)) => return flags.filter(|_| self.program.has_xdp(index)),
+            (None, None) => self.attach_xdp(device, is_native),
+        };
+        let flags = state.map_err(|error| {
+            tracing::warn!(
+                "engine packet: {} carries packets without XDP, and is not tried again before it was down or this \
+                 process starts again: {error}",
+                device.name
+            );
+        });
+        let flags = flags.ok();
+        self.xdp_devices.insert(index, flags);
+        flags
+    }
+
+    fn attach_xdp(&mut self, device: &NetworkDevice, is_native: bool) -> Result<u16, PacketError> {
+        self.program.attach_xdp(device.index, &device.name)?;
+        warn_of_forwarding(&device.name);
+        // What a driver does may begin with the program.
+        let flags = if is_native { driver_flags(device.index) } else { GENERIC_FLAGS };
+        if flags & XDP_DEVICE_REDIRECTS == 0 || flags & XDP_DEVICE_SENDS == 0 {
+            tracing::warn!(
+                "engine packet: {} carries at XDP only what leaves by it, too: its driver gives no frames to other \
+                 devices or sends none of others, or the kernel does not tell, before Linux 6.3",
+                device.name
+            );
         }
-        if !device.is_ethernet {
-            let reason = "it has no Ethernet".to_owned();
-            return Err(PacketError::Attach { device: device.name.clone(), reason });
-        }
-        self.program.attach_xdp(device.index, &device.name)
+        Ok(flags)
     }
 }
 
-/// The kernel tells the way out at a device to no program before it may forward packets of the family there.
+/// Returns why a device cannot have the program, though its driver may take it.
+fn reason_against(
+    device: &NetworkDevice,
+    present: &[NetworkDevice],
+    is_native: bool,
+) -> Option<&'static str> {
+    let is_on_it = |other: &NetworkDevice| {
+        other.kind == Some(InfoKind::Vlan) && other.lower == Some(device.index)
+    };
+    match &device.kind {
+        _ if !device.is_ethernet => Some("it has no Ethernet"),
+        _ if present.iter().any(is_on_it) => {
+            Some("a VLAN is on it, whose tags its driver may have taken off")
+        }
+        Some(InfoKind::Veth | InfoKind::Netkit) if is_native => {
+            Some("one end of a pair of devices (veth, netkit) has no native XDP here")
+        }
+        Some(InfoKind::Bond | InfoKind::Team) => {
+            Some("frames come in by the devices that it consists of, and leave by it")
+        }
+        _ => None,
+    }
+}
+
+/// The kernel tells programs no next hop at a device before it may forward packets of the family there.
 fn warn_of_forwarding(device: &str) {
     for (family, name) in [("ipv4", "IPv4"), ("ipv6", "IPv6")] {
         let path = format!("/proc/sys/net/{family}/conf/{device}/forwarding");

@@ -7,7 +7,9 @@ use std::process::Command;
 use nix::sched::{CloneFlags, unshare};
 
 use super::model_state::TEST_DEVICE;
-use crate::packet::layout::{RawXdpDevice, XDP_DEVICE_SLOTS};
+use crate::packet::layout::{
+    RawXdpDevice, XDP_DEVICE_REDIRECTS, XDP_DEVICE_SENDS, XDP_DEVICE_SLOTS,
+};
 use crate::packet::maps::PacketMaps;
 use crate::packet::netlink::RouteSocket;
 
@@ -58,14 +60,24 @@ impl XdpNetwork {
         }
         ip(&format!("-6 route add default via fe80::1 dev {}", tap.1));
         ip(&format!("-6 neigh add fe80::1 lladdr 02:00:00:00:00:02 dev {} nud permanent", tap.1));
+        // Clients, and the servers of a network of the director; others are behind routers.
         ip("-6 route add fd01::/64 dev lo metric 1");
-        for client in 2..8 {
-            ip(&format!(
-                "-6 neigh add fd01::{client} lladdr 02:00:00:00:00:01 dev lo nud permanent"
-            ));
+        ip(&format!("route add 10.2.0.0/24 dev {}", tap.1));
+        ip(&format!("-6 route add fd02::/64 dev {} metric 1", tap.1));
+        for host in 2..8 {
+            for (address, mac, device) in
+                [("fd01::", 1, "lo"), ("fd02::", 2, tap.1), ("10.2.0.", 2, tap.1)]
+            {
+                let mac = format!("02:00:00:00:00:0{mac}");
+                ip(&format!("neigh add {address}{host} lladdr {mac} dev {device} nud permanent"));
+            }
         }
         for (index, mac) in [(TEST_DEVICE, [0; 6]), (tap.0, tap_mac)] {
-            let device = RawXdpDevice { ifindex: index, mac, flags: 0 };
+            let device = RawXdpDevice {
+                ifindex: index,
+                mac,
+                flags: XDP_DEVICE_REDIRECTS | XDP_DEVICE_SENDS,
+            };
             maps.set_xdp_device(index % XDP_DEVICE_SLOTS, &device).expect("a device");
         }
         Self { tap_mac, _tap: tap.2 }

@@ -40,7 +40,7 @@ const BY_PAIRS: Columns = [
 ];
 
 /// The flows of which each sends one packet.
-const MANY: usize = pieces(32_768);
+const MANY: usize = pieces(8192);
 
 const BY_CARDS: Columns = [
     ("packet 64 B", Work::Datagrams(64), pieces(2048)),
