@@ -12,7 +12,9 @@ use super::layout::LAYOUT_VERSION;
 #[non_exhaustive]
 pub enum PacketError {
     /// The process may not load programs, or not attach them to devices.
-    #[error("{action} needs the capabilities CAP_BPF and CAP_NET_ADMIN: {source}")]
+    #[error(
+        "{action} needs the capabilities CAP_BPF and CAP_NET_ADMIN, and before Linux 6.13 CAP_PERFMON: {source}"
+    )]
     Capability {
         /// What was tried.
         action: &'static str,

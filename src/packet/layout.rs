@@ -15,7 +15,7 @@ pub(super) const MAX_SERVICES: u32 = 4096;
 pub(super) const MAX_SERVERS: u32 = 16_384;
 /// The most devices whose other end packets are given to directly.
 pub(super) const MAX_PEERS: usize = 4096;
-/// The slots for devices whose frames the program for frames gets: each has the one of the end of its number.
+/// The slots for devices whose frames the XDP program gets: each has the one of the end of its number.
 pub(super) const XDP_DEVICE_SLOTS: u32 = 256;
 
 /// An address of either family in network order; IPv4 is mapped.
@@ -192,7 +192,7 @@ raw_structs! {
         source: [u8; 6],
     }
 
-    /// A device whose frames the program for frames gets.
+    /// A device whose frames the XDP program gets.
     struct RawXdpDevice {
         /// 0 in a slot that no device has.
         ifindex: u32,

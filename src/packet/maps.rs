@@ -225,7 +225,7 @@ impl PacketMaps {
         self.peers.remove(&device).map_err(map_error("peers"))
     }
 
-    /// Returns the devices whose frames the program for frames gets, by their slots.
+    /// Returns the devices whose frames the XDP program gets, by their slots.
     pub(super) fn xdp_devices(&self) -> Result<BTreeMap<u32, RawXdpDevice>, PacketError> {
         let mut devices = BTreeMap::new();
         for slot in 0..XDP_DEVICE_SLOTS {

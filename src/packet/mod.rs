@@ -33,7 +33,7 @@
 //! ```
 //!
 //! # What it needs
-//! `CAP_BPF` and `CAP_NET_ADMIN`; a BPF file system (`mount -t bpf bpf /sys/fs/bpf`); `/dev/net/tun`; Linux 6.1
+//! `CAP_BPF` and `CAP_NET_ADMIN`, and before Linux 6.13 `CAP_PERFMON`; a BPF file system (`mount -t bpf bpf /sys/fs/bpf`); `/dev/net/tun`; Linux 6.1
 //! or later. From Linux 6.6 on the program is attached by links of tcx, and before by filters of clsact. The
 //! virtual address is an address of this machine, on any device, or one that a route makes local. While it is not, flows
 //! go on, and packets of no flow are dropped: another machine has the address, and decides.
@@ -208,12 +208,12 @@
 //!
 //! # Frames at XDP
 //! Frames that come in by one of [`PacketSettings::xdp_devices`] are carried by the device's driver, before the kernel makes
-//! packets of them: that is most of what a packet costs. The program there has the same flows and the same body as the one
+//! packets of them: that is most of what a packet costs. The XDP program has the same flows and the same body as the one
 //! at the ingress of each device, which stays, and to which it passes on what it does not carry itself.
 //!
 //! | | at XDP | at the ingress of the device |
 //! |---|---|---|
-//! | packets of flows that are known, by every method | yes | those that leave by a device without XDP; one every 9 s of each flow, so that the kernel asks its neighbour whether it is there |
+//! | packets of flows that are known, by every method | yes | those that leave by a device without XDP; one every 9 s to each address, so that the kernel asks its neighbour whether it is there |
 //! | first packets that the table of a keyed scheduler decides | yes | |
 //! | first packets that the scheduler decides | | yes |
 //! | headers of IP with options, fragments, ICMP | | yes |
@@ -221,24 +221,30 @@
 //! | a next hop whose hardware address the kernel does not know yet | | yes |
 //!
 //! [`PacketStatistics::at_xdp`] counts what is carried so. What it needs:
-//! - Linux 5.18, and drivers with native XDP ([`XdpMode::Native`]) at the devices of clients and of servers. One that cannot
-//!   is logged, and carries packets as without. Devices appear and go as others do.
+//! - Drivers with native XDP ([`XdpMode::Native`]) at the devices of clients and of servers. One that does not take the
+//!   program is logged, and carries packets as without.
+//! - Frames that leave by another device than they came in by need drivers that give frames to others, and that send those
+//!   of others, as the kernel tells since Linux 6.3; those longer than 1514 octets one that sends multi-buffer frames. Others are
+//!   carried as without.
 //! - The kernel may forward at the device by which packets leave (`net.ipv4.conf.DEVICE.forwarding`,
-//!   `net.ipv6.conf.DEVICE.forwarding`): it tells programs no way out otherwise.
-//! - Each processor remembers for some 17 ms how packets to an address leave by a device, whatever the rules for their
-//!   source address or their type of service: a route or a hardware address that changes is heeded then.
-//! - Frames longer than 1514 octets leave by another device than they came in by only if its driver sends frames that
-//!   lie in several pieces, as the kernel tells since Linux 6.3.
-//! - Tags of VLANs stay in the frames, which the ingress of the VLAN's device gets then: where the card takes them off
-//!   (`ethtool -K DEVICE rxvlan off` has it leave them), flows of two VLANs are not told apart.
+//!   `net.ipv6.conf.DEVICE.forwarding`): it tells programs no next hop otherwise. This makes the machine a router for all
+//!   others, which a packet filter has to prevent, and one that heeds router advertisements of IPv6 only with `accept_ra` 2.
+//! - No VLAN on the device, whose tags the network card would take off; the device is not a bond, nor a part of
+//!   one. Frames to another hardware address than the device's, such as that of a virtual router, are carried as without.
+//! - Headers lie in the first buffer of a frame; some drivers have none there with jumbo frames.
 //!
 //! One end of a pair of devices (veth, netkit) has no native XDP here. Its frames come from a socket on this machine,
 //! with a checksum that is left to a device, which a program at a driver cannot see or complete; it would
 //! have the other end send short segments in place of long ones, which costs more than it saves; and frames that are sent
 //! to it are lost unless its other end has a program, too. [`PacketSettings::redirect_peer`] is the short way there.
 //!
-//! As any program at XDP, it ends the joining of segments (LRO) at the device, and drivers need queues of their own for
-//! frames that are sent back: see the driver's documentation. What it carries is not seen by `tcpdump`.
+//! What else differs:
+//! - Each processor caches for some 17 ms the next hop of an address by a device, whatever the rules for source addresses,
+//!   protocols or types of service: a route or a hardware address that changes is heeded then.
+//! - Queueing disciplines, `tcpdump` and other programs at the devices see nothing of what is carried.
+//! - Many drivers reset the link when the program is attached or detached, and need queues for frames that they send back.
+//! - What a driver does not send is counted by the driver alone (`ethtool -S DEVICE`, the tracepoint
+//!   `xdp:xdp_redirect_err`).
 //!
 //! Packets that the program carries do not pass this machine's netfilter: rules and connection tracking for
 //! forwarded packets do not see them.

@@ -245,7 +245,7 @@ impl PacketProgram {
         (result.return_value as i32, output)
     }
 
-    /// Runs the program for frames once on a frame, and returns its verdict and the frame after it.
+    /// Runs the XDP program once on a frame, and returns its verdict and the frame after it.
     #[cfg(test)]
     pub(super) fn test_run_xdp(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
         use aya::{TestRun as _, TestRunOptions};

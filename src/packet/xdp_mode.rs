@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Where the program for frames runs ([`PacketSettings::xdp_devices`](super::PacketSettings::xdp_devices)).
+/// Where the XDP program runs ([`PacketSettings::xdp_devices`](super::PacketSettings::xdp_devices)).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum XdpMode {

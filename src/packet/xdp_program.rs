@@ -87,10 +87,11 @@ impl XdpProgram {
 
     /// Detaches the program from others than some devices.
     pub(super) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
-        let gone = self.devices.extract_if(.., |index, _| !is_wanted(*index));
-        for (index, device) in gone.collect::<Vec<_>>() {
-            let _ = fs::remove_file(self.path(index, &device));
+        let gone = self.devices.iter().filter(|(index, _)| !is_wanted(**index));
+        for (index, device) in gone {
+            let _ = fs::remove_file(self.path(*index, device));
         }
+        self.devices.retain(|index, _| is_wanted(*index));
     }
 
     /// Returns whether a device has the program, and its link is where it was pinned.

@@ -1,10 +1,13 @@
 //! What kernels of Debian are tested with.
 
+use rustix::thread::CapabilitySet;
+
 use crate::carried::{carry_tcp, carry_udp};
 use crate::clock::step_clock;
 use crate::direct::carry_directly;
 use crate::guest;
 use crate::outlive::hand_over;
+use crate::surroundings::need_capabilities;
 use crate::world::World;
 
 fn with_world(test: impl FnOnce(&World)) {
@@ -29,6 +32,14 @@ fn udp_is_carried() {
 #[ignore = "runs in a kernel of its own"]
 fn packets_go_by_direct_routing() {
     with_world(carry_directly);
+}
+
+#[test]
+#[ignore = "runs in a kernel of its own"]
+fn the_process_must_have_three_capabilities() {
+    // Kernels since Linux 6.13 need two.
+    let enough = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
+    with_world(|world| need_capabilities(world, enough));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lvs::engine::{
     CheckMark, CheckMarks, Engine as _, EngineProtocol, ForwardingMethod, NewConnections,
 };
-use lvs::packet::{PacketEngine, PacketSettings};
+use lvs::packet::{PacketEngine, PacketKernelState, PacketSettings, XdpMode};
 use lvs::scheduler::RoundRobin;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
@@ -34,8 +34,16 @@ fn the_folder_must_be_in_a_bpf_file_system() {
 
 #[test]
 fn the_process_must_have_two_capabilities() {
-    let Some(world) = World::build() else { return };
-    let settings = settings(&world);
+    if let Some(world) = World::build() {
+        need_capabilities(&world, CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+    }
+}
+
+/// Shows that an engine needs some capabilities, of which these are enough, also for its other programs.
+pub(crate) fn need_capabilities(world: &World, enough: CapabilitySet) {
+    let mut settings = settings(world);
+    settings.xdp_mode = XdpMode::Generic;
+    settings.xdp_devices = vec!["to-client".to_owned()];
     // Starts an engine, and returns what it has for the check of a server.
     let try_with = |capabilities| {
         world.within("director", || {
@@ -56,8 +64,10 @@ fn the_process_must_have_two_capabilities() {
             request.check_marks = Some(marks.clone());
             let service = engine.claim(request).expect("a claim").begin().expect("it is served");
             let mark = marks.get(&id);
+            let state = PacketKernelState::read(&settings.pin_folder).expect("the maps");
+            let at_xdp = state.expect("they are there").xdp_devices;
             service.drain(Duration::ZERO, NewConnections::Refused);
-            Ok::<_, String>(mark)
+            Ok::<_, String>((mark, at_xdp))
         })
     };
     let (bpf, network) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
@@ -66,8 +76,9 @@ fn the_process_must_have_two_capabilities() {
         assert!(error.contains("CAP_BPF and CAP_NET_ADMIN"), "{too_few:?}: {error}");
     }
     // Root's files, of which the capability to pass over their rights is not needed.
-    let mark = try_with(bpf | network).expect("these are enough");
+    let (mark, at_xdp) = try_with(enough).expect("these are enough");
     assert!(matches!(mark, CheckMark::Mark(_)), "also for the program for checks: {mark:?}");
+    assert_eq!(at_xdp, ["to-client"], "also for the XDP program");
 }
 
 #[test]

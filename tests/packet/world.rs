@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// The kernel tells programs of the way out at devices by which it may forward.
+    /// The kernel tells programs next hops at devices by which it may forward.
     fn allow_forwarding(&self) {
         self.within("director", || {
             for family in ["ipv4", "ipv6"] {

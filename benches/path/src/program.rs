@@ -21,13 +21,6 @@ const CHUNK: u32 = 2048;
 const TC_AIM: f64 = 300.0;
 const XDP_AIM: f64 = 150.0;
 
-/// The program at XDP leaves one packet of a flow in such an interval of the monotonic clock to the one at tc.
-const INTERVAL_NANOS: u64 = 1 << 33;
-/// What a run takes is less.
-const LEAST_LEFT_NANOS: u64 = 3_000_000_000;
-/// The clock of the program is late by less.
-const CLOCK_DELAY: Duration = Duration::from_millis(20);
-
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProgramPlan {
@@ -199,15 +192,12 @@ impl ProgramBench {
         let mut columns = self.columns();
         for _ in 0..rounds {
             for Column { hook, packet, nanos } in &mut columns {
-                if *hook == Hook::Xdp && *packet != RepeatedPacket::Nothing {
-                    self.renew_flows(*packet, (held, flows)).await?;
-                }
                 // The first flows of all: none but those are there.
                 nanos.push(self.run_parts(*hook, *packet, (held, flows), packets).await?);
             }
         }
         let after = self.settled_report().await?;
-        self.check_counted(&columns, flows, before, after)?;
+        self.check_counted(&columns, before, after)?;
         let show = |values: &[f64]| {
             Spread::of(values.iter().copied()).map_or_else(String::new, |it| it.text(0))
         };
@@ -248,38 +238,18 @@ impl ProgramBench {
         self.hooks.iter().flat_map(at).collect()
     }
 
-    /// Has the program at tc carry a packet of each flow: the one at XDP leaves it those that are the first of their flow
-    /// in an interval.
-    async fn renew_flows(
-        &mut self,
-        packet: RepeatedPacket,
-        (held, flows): (u32, u32),
-    ) -> Result<()> {
-        let left = INTERVAL_NANOS - monotonic_nanos() % INTERVAL_NANOS;
-        if left < LEAST_LEFT_NANOS {
-            sleep(Duration::from_nanos(left) + CLOCK_DELAY).await;
-        }
-        let range = if flows == 1 { (1, 0) } else { (held, 0) };
-        self.run(Hook::Tc, packet, range, flows).await?;
-        Ok(())
-    }
-
     /// Fails unless the engine has counted all packets of these columns as carried where they were.
     fn check_counted(
         &self,
         columns: &[Column],
-        flows: u32,
         before: PacketReport,
         after: PacketReport,
     ) -> Result<()> {
         let runs = |is_counted: &dyn Fn(&Column) -> bool| {
             (columns.iter().filter(|it| is_counted(it)).count() * self.plan.rounds) as u64
         };
-        let packets = |packet| {
-            let renewed = runs(&|it| it.packet == packet && it.hook == Hook::Xdp);
-            runs(&|it| it.packet == packet) * u64::from(self.plan.packets)
-                + renewed * u64::from(flows)
-        };
+        let packets =
+            |packet| runs(&|it: &Column| it.packet == packet) * u64::from(self.plan.packets);
         let to_server = packets(RepeatedPacket::Request);
         let to_clients = packets(RepeatedPacket::Answer);
         let at_xdp = runs(&|it| it.hook == Hook::Xdp && it.packet != RepeatedPacket::Nothing)
@@ -289,7 +259,9 @@ impl ProgramBench {
             ("octets to clients", after.octets_out - before.octets_out, to_clients * PACKET_LEN),
             ("packets at XDP", after.at_xdp - before.at_xdp, at_xdp),
         ] {
-            ensure!(counted == expected, "{counted} {name} were counted, not {expected}");
+            // The program at XDP leaves a packet in a while to the one at tc, for the sake of its neighbour.
+            let is_all = counted <= expected && expected - counted <= expected / 1000;
+            ensure!(is_all, "{counted} {name} were counted, not {expected}");
         }
         ensure!(after.failures == before.failures, "{before:?} became {after:?}");
         Ok(())
@@ -358,9 +330,4 @@ impl ProgramBench {
             each(process),
         ))
     }
-}
-
-fn monotonic_nanos() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }

@@ -58,7 +58,7 @@ enum { SOCKET_LISTENS = 10, CURRENT_NAMESPACE = -1 };
 
 // The verdicts of a classifier; the first lets the next program, or the stack, have the packet.
 enum { VERDICT_NEXT = -1, VERDICT_DROP = 2 };
-// Those of a program for frames; the second lets the kernel have it, and the third sends it back by its device.
+// Those of an XDP program; the second lets the kernel have it, and the third sends it back by its device.
 enum { FRAME_DROP = 1, FRAME_PASS = 2, FRAME_RETURN = 3 };
 
 // Maps are described by the types of the members of a variable.
@@ -109,7 +109,7 @@ static u64 (*const coarse_time_ns)(void) = (void *)160;
 // A negative answer is an error: there is no such device.
 static long (*const check_mtu)(struct __sk_buff *, u32 ifindex, u32 *mtu, s32 len_change, u64 flags) = (void *)163;
 
-// Programs for frames have helpers of the same numbers for the same things, by another context.
+// XDP programs have helpers of the same numbers for the same things, by another context.
 static long (*const redirect_frame)(u32 ifindex, u64 flags) = (void *)23;
 static long (*const move_head)(struct xdp_md *, s32 len) = (void *)44;
 static u64 (*const frame_len)(struct xdp_md *) = (void *)188;

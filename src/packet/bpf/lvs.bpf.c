@@ -167,14 +167,14 @@ int lvs(struct __sk_buff *skb)
 	return VERDICT_NEXT;
 }
 
-// At the driver of a device, before the kernel makes packets of its frames. Frames may lie in several pieces.
+// At the driver of a device, before the kernel makes packets of its frames, also of multi-buffer frames.
 SECTION("xdp.frags")
 int lvs_xdp(struct xdp_md *frame)
 {
 	return run_on_frame(frame);
 }
 
-// In the generic mode. A program for frames in several pieces would get a copy there, of which Linux 6.9 and later forget
+// In the generic mode. A program for multi-buffer frames would get a copy there, of which Linux 6.9 and later forget
 // the length of the header of Ethernet: what it passes on would not be read at the ingress of the device.
 SECTION("xdp")
 int lvs_xdp_generic(struct xdp_md *frame)

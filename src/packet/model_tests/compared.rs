@@ -107,7 +107,7 @@ pub(in crate::packet) struct ComparedProgram {
     pub(super) model: ProgramModel,
     /// The number of a device that is there.
     pub(super) tap: u32,
-    /// Frames go through the program for frames first.
+    /// Frames go through the XDP program first.
     pub(super) xdp: Option<XdpNetwork>,
     // After the maps that are pinned in it.
     _folder: PinFolder,
@@ -122,7 +122,7 @@ impl ComparedProgram {
         Self::load_with(tap_device)
     }
 
-    /// The same in a network namespace of its own, with the program for frames before the other one.
+    /// The same in a network namespace of its own, with the XDP program before the other one.
     pub(super) fn load_at_xdp() -> Option<Self> {
         let mut opened = None;
         let mut this = Self::load_with(|| {

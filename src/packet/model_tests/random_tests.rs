@@ -94,7 +94,7 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
     match random.u8(..9) {
         0 | 1 => {
             let mut others = vec![TapDevice::None, TapDevice::Gone];
-            // The frames of the director's own device do not come to the program for frames.
+            // The frames of the director's own device do not come to the XDP program.
             if compared.xdp.is_none() {
                 others.push(TapDevice::Test);
             }
@@ -111,7 +111,7 @@ fn reconfigure(compared: &mut ComparedProgram, random: &mut Rng) {
         }
         4 => {
             let has_route = random.u8(..4) > 0;
-            // At XDP a device that is not there has no way out.
+            // At XDP nothing leaves by a device that is not there.
             let mtu = (compared.xdp.is_some() || random.bool()).then_some(TAP_MTU);
             compared.change_server(server, |server| {
                 (server.has_route, server.mtu) = (has_route, mtu);

@@ -1,4 +1,4 @@
-//! A network namespace in which the program for frames finds a way out: to clients by the loopback device, at which
+//! A network namespace in which the XDP program finds next hops: to clients by the loopback device, at which
 //! frames come in, and to servers by the tap device.
 
 use std::fs::{self, File};
@@ -83,7 +83,7 @@ impl XdpNetwork {
         Self { tap_mac, _tap: tap.2 }
     }
 
-    /// Checks that a frame has the addresses of its way out, and returns it with those that it had.
+    /// Checks that a frame has the addresses of its next hop, and returns it with those that it had.
     pub(super) fn check(&self, verdict: u32, before: &[u8], mut after: Vec<u8>) -> Vec<u8> {
         let addresses = match verdict {
             FRAME_RETURN => [NEIGHBOURS[0], [0; 6]].concat(),

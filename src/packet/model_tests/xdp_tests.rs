@@ -1,4 +1,4 @@
-//! What the program for frames carries, and what it passes on.
+//! What the XDP program carries, and what it passes on.
 
 use std::net::IpAddr;
 
