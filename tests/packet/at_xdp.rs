@@ -1,9 +1,10 @@
 //! Frames that are carried at XDP: on this machine's kernel by the generic mode, and by the driver of network cards in a
 //! kernel of the test's own.
 
-use std::fs;
 use std::time::Duration;
+use std::{fs, thread};
 
+use aya::maps::{Array, Map, MapData};
 use lvs::engine::{EngineProtocol, NewConnections};
 use lvs::packet::{PacketKernelState, XdpMode, detach};
 use lvs::scheduler::RoundRobin;
@@ -114,6 +115,63 @@ fn the_next_engine_takes_the_devices_over() {
     world.within("director", || detach(&world.pin_folder()).expect("removed"));
     let shown = world.output("director", "ip", "-d link show to-a");
     assert!(!shown.contains("xdp"), "{shown}");
+}
+
+/// Returns the numbers of the devices that frames may be sent to.
+fn slots(world: &World) -> Vec<u32> {
+    // Of one layout.
+    let mut layouts = fs::read_dir(world.pin_folder()).expect("pins");
+    let layout = layouts.next().expect("a layout").expect("readable").path();
+    let map = MapData::from_pin(layout.join("xdp_devices")).expect("the map");
+    let map = Array::<_, [u8; 12]>::try_from(Map::from_map_data(map).expect("an array"));
+    let devices = map.expect("an array").iter().collect::<Result<Vec<_>, _>>().expect("slots");
+    let numbers = devices.iter().map(|device| u32::from_ne_bytes([0, 1, 2, 3].map(|n| device[n])));
+    numbers.filter(|number| *number != 0).collect()
+}
+
+#[test]
+fn a_predecessor_sends_no_frames_to_a_device_that_its_successor_has_detached() {
+    let Some(world) = World::build_at_generic_xdp() else { return };
+    let predecessor = start_engine(&world, settings(&world));
+    assert_eq!(slots(&world).len(), 3);
+    let mut fewer = settings(&world);
+    fewer.xdp_devices.retain(|device| device != "to-client");
+    let successor = start_engine(&world, fewer);
+    // Both look at the devices every second.
+    for _ in 0..25 {
+        assert_eq!(slots(&world).len(), 2);
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop((predecessor, successor));
+}
+
+#[test]
+fn a_device_that_is_refused_gets_no_frames_any_more() {
+    let Some(mut world) = World::build_at_generic_xdp() else { return };
+    let engine = start_engine(&world, settings(&world));
+    let (_set, service) = begin(&engine, EngineProtocol::Tcp, 0, RoundRobin::new());
+    service.hand_over();
+    drop(engine);
+    assert_eq!(slots(&world).len(), 3);
+    // A pair of devices has no native XDP here.
+    world.xdp_mode = Some(XdpMode::Native);
+    let _engine = start_engine(&world, settings(&world));
+    assert!(slots(&world).is_empty());
+    let shown = world.output("director", "ip", "-d link show to-client");
+    assert!(!shown.contains("xdp"), "{shown}");
+}
+
+#[test]
+fn an_engine_runs_beside_a_device_whose_name_has_a_dot() {
+    let Some(world) = World::build_at_generic_xdp() else { return };
+    world.at("director", "link add eth0.100 type veth peer name other");
+    world.at("director", "link set eth0.100 up");
+    let mut settings = settings(&world);
+    settings.xdp_devices.push("eth0.100".to_owned());
+    let _engine = start_engine(&world, settings);
+    let state = PacketKernelState::read(&world.pin_folder()).expect("maps").expect("a state");
+    assert!(state.devices.contains(&"eth0.100".to_owned()), "{:?}", state.devices);
+    assert!(state.xdp_devices.contains(&"eth0.100".to_owned()), "{:?}", state.xdp_devices);
 }
 
 #[test]
