@@ -38,7 +38,7 @@ pub struct PacketSettings {
     /// The devices at whose drivers frames of known flows are carried (see [the module](super#frames-at-xdp)). One that
     /// cannot carries them as without. Default: none.
     pub xdp_devices: Vec<String>,
-    /// How frames of these devices are carried. Default: [`XdpMode::Native`].
+    /// The XDP mode at these devices. Default: [`XdpMode::Native`].
     pub xdp_mode: XdpMode,
     /// Whether packets by one end of a pair of devices (veth, netkit), of which the other end is in another
     /// network namespace, are given to the other end directly, if the device has no other neighbour and that end is

@@ -48,7 +48,7 @@ pub struct PacketConfig {
     /// Default: none.
     #[serde(default)]
     xdp_devices: Vec<String>,
-    /// How: `"native"`, by the driver; or `"generic"`, by the kernel in front of its own path, for tests. Default:
+    /// The XDP mode: `"native"`, by the driver; or `"generic"`, by the kernel in front of its own path, for tests. Default:
     /// `"native"`.
     xdp_mode: Option<XdpModeConfig>,
     /// Gives packets to a container's end of a veth or netkit pair directly, which costs less; not to one that is a
