@@ -1,7 +1,6 @@
 //! What the kernel has of a packet engine, whether a process runs it or not.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use super::error::PacketError;
 use super::layout::{
     LAYOUT_VERSION, MAX_SERVERS, PROTOCOL_TCP, RawServer, RawServiceKey, SERVICE_UNOWNED,
 };
-use super::link_name::parse_link_name;
+use super::link_name::{parse_link_name, pinned_names};
 use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
 use super::program::{self, LINK_PREFIX};
@@ -73,8 +72,10 @@ impl PacketKernelState {
     /// [`PacketError`] if the maps cannot be read.
     pub fn read(pin_folder: &Path) -> Result<Option<Self>, PacketError> {
         let folder = pin_folder.join(format!("v{LAYOUT_VERSION}"));
-        let Ok(pins) = fs::read_dir(&folder) else { return Ok(None) };
-        let names = pins.flatten().filter_map(|pin| pin.file_name().into_string().ok());
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let names = pinned_names(&folder).into_iter();
         let devices = names.filter_map(|name| Some(parse_link_name(LINK_PREFIX, &name)?.1));
         let mut devices: Vec<_> = devices.collect();
         devices.sort();

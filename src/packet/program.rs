@@ -17,7 +17,7 @@ use super::causes::{load_error, with_causes};
 use super::check_routes::remove_all_routes;
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
-use super::link_name::{link_name, parse_link_name};
+use super::link_name::{link_name, parse_link_name, pinned_names};
 use super::maps::PacketMaps;
 use super::netlink::RouteSocket;
 use super::settings::PacketSettings;
@@ -103,9 +103,7 @@ impl PacketProgram {
     /// Takes over the links that an earlier process has left, in one step for each device: no packet passes
     /// without a program. A link whose device is gone is removed.
     fn replace_earlier_program(&mut self) {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        for name in names.collect::<Vec<_>>() {
+        for name in pinned_names(&self.folder) {
             let Some((index, device)) = parse_link_name(LINK_PREFIX, &name) else { continue };
             match self.take_over_link(&name) {
                 Ok(()) => {
@@ -231,35 +229,33 @@ impl PacketProgram {
     /// after it.
     #[cfg(test)]
     pub(super) fn test_run(&mut self, frame: &[u8]) -> (i32, Vec<u8>) {
-        use aya::{TestRun as _, TestRunOptions};
         let classifier = classifier(&mut self.program, PROGRAM).expect("the program is there");
-        let mut output = vec![0; frame.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut output),
-            ..Default::default()
-        };
-        let result = classifier.test_run(options).expect("the kernel runs programs for tests");
-        let len = result.data_size_out as usize;
-        output.truncate(len);
-        (result.return_value as i32, output)
+        let (verdict, output) = test_run(classifier, frame);
+        (verdict as i32, output)
     }
 
     /// Runs the XDP program once on a frame, and returns its verdict and the frame after it.
     #[cfg(test)]
     pub(super) fn test_run_xdp(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
-        use aya::{TestRun as _, TestRunOptions};
         let xdp = loaded_program(&mut self.program, XdpMode::Native).expect("the program is there");
-        let mut output = vec![0; frame.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut output),
-            ..Default::default()
-        };
-        let result = xdp.test_run(options).expect("the kernel runs programs for tests");
-        output.truncate(result.data_size_out as usize);
-        (result.return_value, output)
+        test_run(xdp, frame)
     }
+}
+
+#[cfg(test)]
+fn test_run<P>(program: &P, frame: &[u8]) -> (u32, Vec<u8>)
+where
+    P: for<'a> aya::TestRun<Opts<'a> = aya::TestRunOptions<'a>, Result = aya::TestRunResult>,
+{
+    let mut output = vec![0; frame.len() + 256];
+    let options = aya::TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut output),
+        ..Default::default()
+    };
+    let result = program.test_run(options).expect("the kernel runs programs for tests");
+    output.truncate(result.data_size_out as usize);
+    (result.return_value, output)
 }
 
 /// Checks that the process may do what is to be done: what the kernel says else is not always that it may not.

@@ -11,7 +11,7 @@ use aya::programs::{Xdp, XdpMode as LinkMode};
 
 use super::causes::{load_error, with_causes};
 use super::error::PacketError;
-use super::link_name::{link_name, parse_link_name};
+use super::link_name::{link_name, parse_link_name, pinned_names};
 use super::xdp_mode::XdpMode;
 
 /// What the names of pinned links begin with, by mode.
@@ -120,9 +120,7 @@ pub(super) struct PinnedXdpLink {
 
 /// Returns the links in a folder, with their names.
 pub(super) fn pinned_links(folder: &Path) -> Vec<(String, PinnedXdpLink)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let links = names.filter_map(|name| {
+    let links = pinned_names(folder).into_iter().filter_map(|name| {
         let parse = |&(prefix, mode): &(&str, XdpMode)| {
             let (index, device) = parse_link_name(prefix, &name)?;
             Some(PinnedXdpLink { mode, index, device })

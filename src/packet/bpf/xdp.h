@@ -67,9 +67,20 @@ INLINE u32 parse_tcp_header(struct packet *packet, const u8 *header)
 	return len >= TCP_LEN && packet->transport + len <= packet->end;
 }
 
-INLINE u32 parse_ipv4_frame(struct xdp_md *frame, struct packet *packet, const struct ipv4 *ip)
+// Reads the header of TCP or UDP at its place, which is a constant. Returns whether there is one, and it is valid.
+INLINE u32 parse_frame_transport(struct xdp_md *frame, struct packet *packet, u32 at)
 {
 	void *octets;
+	if (packet->tuple.protocol == PROTOCOL_TCP)
+		return find_in_frame(frame, at + TCP_LEN, &octets) && parse_tcp_header(packet, octets + at);
+	if (packet->tuple.protocol != PROTOCOL_UDP || !find_in_frame(frame, at + UDP_LEN, &octets))
+		return 0;
+	set_ports(packet, octets + at);
+	return 1;
+}
+
+INLINE u32 parse_ipv4_frame(struct xdp_md *frame, struct packet *packet, const struct ipv4 *ip)
+{
 	packet->end = ETHERNET_LEN + NETWORK16(ip->len);
 	packet->transport = IPV4_TRANSPORT;
 	if (ip->version_and_len != 0x45 || ip->fragment & NETWORK16(IPV4_FRAGMENT_BITS) ||
@@ -80,18 +91,11 @@ INLINE u32 parse_ipv4_frame(struct xdp_md *frame, struct packet *packet, const s
 	packet->tuple.protocol = ip->protocol;
 	packet->hop_limit = ip->time_to_live;
 	packet->ipv4_checksum = ip->checksum;
-	if (packet->tuple.protocol == PROTOCOL_TCP)
-		return find_in_frame(frame, IPV4_TRANSPORT + TCP_LEN, &octets) &&
-		       parse_tcp_header(packet, octets + IPV4_TRANSPORT);
-	if (packet->tuple.protocol != PROTOCOL_UDP || !find_in_frame(frame, IPV4_TRANSPORT + UDP_LEN, &octets))
-		return 0;
-	set_ports(packet, octets + IPV4_TRANSPORT);
-	return 1;
+	return parse_frame_transport(frame, packet, IPV4_TRANSPORT);
 }
 
 INLINE u32 parse_ipv6_frame(struct xdp_md *frame, struct packet *packet, const struct ipv6 *ip)
 {
-	void *octets;
 	packet->end = IPV6_TRANSPORT + NETWORK16(ip->payload_len);
 	packet->transport = IPV6_TRANSPORT;
 	packet->is_ipv6 = 1;
@@ -102,13 +106,7 @@ INLINE u32 parse_ipv6_frame(struct xdp_md *frame, struct packet *packet, const s
 	if (*(const u8 *)ip >> 4 != 6 || packet->end < IPV6_TRANSPORT + UDP_LEN || packet->end > frame_len(frame) ||
 	    is_ipv4(&packet->tuple.source) || is_ipv4(&packet->tuple.destination))
 		return 0;
-	if (packet->tuple.protocol == PROTOCOL_TCP)
-		return find_in_frame(frame, IPV6_TRANSPORT + TCP_LEN, &octets) &&
-		       parse_tcp_header(packet, octets + IPV6_TRANSPORT);
-	if (packet->tuple.protocol != PROTOCOL_UDP || !find_in_frame(frame, IPV6_TRANSPORT + UDP_LEN, &octets))
-		return 0;
-	set_ports(packet, octets + IPV6_TRANSPORT);
-	return 1;
+	return parse_frame_transport(frame, packet, IPV6_TRANSPORT);
 }
 
 INLINE u32 is_same_mac(const u8 *a, const u8 *b)
@@ -258,28 +256,19 @@ INLINE void rewrite_udp(void *header, u64 change, u32 new_ports)
 	*(u32 *)header = new_ports;
 }
 
-// Gives the header after that of IP new ports, and its checksum a change of the addresses.
-INLINE long rewrite_transport(struct xdp_md *frame, const struct packet *packet, u64 change, u32 new_ports)
+// Gives the header after that of IP, at its place, which is a constant, new ports, and its checksum a change.
+INLINE long rewrite_transport(struct xdp_md *frame, const struct packet *packet, u32 at, u64 change, u32 new_ports)
 {
 	void *octets;
-	if (packet->tuple.protocol == PROTOCOL_TCP && packet->is_ipv6) {
-		if (!find_in_frame(frame, IPV6_TRANSPORT + TCP_LEN, &octets))
+	if (packet->tuple.protocol == PROTOCOL_TCP) {
+		if (!find_in_frame(frame, at + TCP_LEN, &octets))
 			return -1;
-		rewrite_tcp(octets + IPV6_TRANSPORT, change, new_ports);
-		KEEP_BRANCH;
-	} else if (packet->tuple.protocol == PROTOCOL_TCP) {
-		if (!find_in_frame(frame, IPV4_TRANSPORT + TCP_LEN, &octets))
-			return -1;
-		rewrite_tcp(octets + IPV4_TRANSPORT, change, new_ports);
-	} else if (packet->is_ipv6) {
-		if (!find_in_frame(frame, IPV6_TRANSPORT + UDP_LEN, &octets))
-			return -1;
-		rewrite_udp(octets + IPV6_TRANSPORT, change, new_ports);
+		rewrite_tcp(octets + at, change, new_ports);
 		KEEP_BRANCH;
 	} else {
-		if (!find_in_frame(frame, IPV4_TRANSPORT + UDP_LEN, &octets))
+		if (!find_in_frame(frame, at + UDP_LEN, &octets))
 			return -1;
-		rewrite_udp(octets + IPV4_TRANSPORT, change, new_ports);
+		rewrite_udp(octets + at, change, new_ports);
 	}
 	return 0;
 }
@@ -307,37 +296,37 @@ static __attribute__((noinline)) long rewrite_frame(struct xdp_md *frame, const 
 	u32 old_ports = ports(old->source_port, old->destination_port);
 	u32 new_ports = to_client ? ports(flow->port, old->destination_port) : ports(old->source_port, flow->port);
 	u64 change = add_address_change(0, to_client ? &old->source : &old->destination, &flow->address);
-	return rewrite_transport(frame, packet, add_change(change, old_ports, new_ports), new_ports);
+	change = add_change(change, old_ports, new_ports);
+	return packet->is_ipv6 ? rewrite_transport(frame, packet, IPV6_TRANSPORT, change, new_ports)
+			       : rewrite_transport(frame, packet, IPV4_TRANSPORT, change, new_ports);
+}
+
+// Puts headers before a packet: one of IP, of a length that is a constant, and that of GUE if the server has it.
+INLINE long prepend(struct xdp_md *frame, const struct server *server, u16 type, const void *outer, u32 ip_len)
+{
+	void *octets;
+	if (move_head(frame, -(s32)tunnel_overhead(server)) ||
+	    !find_in_frame(frame, ETHERNET_LEN + ip_len + sizeof(struct gue), &octets))
+		return -1;
+	((struct ethernet *)octets)->type = NETWORK16(type);
+	__builtin_memcpy(octets + ETHERNET_LEN, outer, ip_len);
+	if (server->method == METHOD_GUE)
+		__builtin_memcpy(octets + ETHERNET_LEN + ip_len, outer + ip_len, sizeof(struct gue));
+	return 0;
 }
 
 INLINE long prepend_ipv4(struct xdp_md *frame, const struct packet *packet, const struct server *server, u8 class)
 {
 	struct outer_ipv4 outer = {};
-	void *octets;
 	set_outer_ipv4(&outer, packet, server, class);
-	if (move_head(frame, -(s32)tunnel_overhead(server)) ||
-	    !find_in_frame(frame, ETHERNET_LEN + sizeof(outer), &octets))
-		return -1;
-	((struct ethernet *)octets)->type = NETWORK16(ETHERTYPE_IPV4);
-	__builtin_memcpy(octets + ETHERNET_LEN, &outer.ip, sizeof(outer.ip));
-	if (server->method == METHOD_GUE)
-		__builtin_memcpy(octets + ETHERNET_LEN + sizeof(outer.ip), &outer.gue, sizeof(outer.gue));
-	return 0;
+	return prepend(frame, server, ETHERTYPE_IPV4, &outer, sizeof(outer.ip));
 }
 
 INLINE long prepend_ipv6(struct xdp_md *frame, const struct packet *packet, const struct server *server, u8 class)
 {
 	struct outer_ipv6 outer = {};
-	void *octets;
 	set_outer_ipv6(&outer, packet, server, class);
-	if (move_head(frame, -(s32)tunnel_overhead(server)) ||
-	    !find_in_frame(frame, ETHERNET_LEN + sizeof(outer), &octets))
-		return -1;
-	((struct ethernet *)octets)->type = NETWORK16(ETHERTYPE_IPV6);
-	__builtin_memcpy(octets + ETHERNET_LEN, &outer.ip, sizeof(outer.ip));
-	if (server->method == METHOD_GUE)
-		__builtin_memcpy(octets + ETHERNET_LEN + sizeof(outer.ip), &outer.gue, sizeof(outer.gue));
-	return 0;
+	return prepend(frame, server, ETHERTYPE_IPV6, &outer, sizeof(outer.ip));
 }
 
 // Puts the packet of a frame into the one that goes to a server by its tunnel. Returns 0 if it is there.

@@ -35,7 +35,7 @@ use crate::sync::{Mutex, lock};
 /// # Costs
 /// A new flow takes some ten microseconds of the thread, and nothing for each packet after it. 262 octets of
 /// the kernel's memory for each flow of [`PacketSettings::flows`] and 316 for each of
-/// [`PacketSettings::ipv6_flows`], whether it is there or not, and 230 octets of this process for each that is
+/// [`PacketSettings::ipv6_flows`], whether it is there or not, and 260 octets of this process for each that is
 /// there.
 #[derive(Debug)]
 pub struct PacketEngine {

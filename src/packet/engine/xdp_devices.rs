@@ -68,7 +68,8 @@ impl PacketWorker {
         }
         let is_native = self.settings.xdp_mode == XdpMode::Native;
         let reason = reason_against(device, present, is_native)
-            .or(is_slot_taken.then_some("its number differs from another's by a multiple of 256"));
+            .or(is_slot_taken
+                .then_some("its index is the same, modulo 256, as that of another one"));
         let state = match (reason, known) {
             (Some(reason), _) => {
                 self.program.retain_xdp_devices(|other| other != index);
@@ -80,8 +81,8 @@ impl PacketWorker {
         };
         let flags = state.map_err(|error| {
             tracing::warn!(
-                "engine packet: {} carries packets without XDP, and is not tried again before it was down or this \
-                 process starts again: {error}",
+                "engine packet: {} carries packets without XDP until it was down, or the process starts again: \
+                 {error}",
                 device.name
             );
         });
@@ -97,8 +98,9 @@ impl PacketWorker {
         let flags = if is_native { driver_flags(device.index) } else { GENERIC_FLAGS };
         if flags & XDP_DEVICE_REDIRECTS == 0 || flags & XDP_DEVICE_SENDS == 0 {
             tracing::warn!(
-                "engine packet: {} carries at XDP only what leaves by it, too: its driver gives no frames to other \
-                 devices or sends none of others, or the kernel does not tell, before Linux 6.3",
+                "engine packet: {} carries at XDP only packets that leave by the device that they came in by: its \
+                 driver does not redirect frames, or does not send redirected ones, or the kernel is older than Linux \
+                 6.3 and does not tell",
                 device.name
             );
         }
@@ -118,13 +120,13 @@ fn reason_against(
     match &device.kind {
         _ if !device.is_ethernet => Some("it has no Ethernet"),
         _ if present.iter().any(is_on_it) => {
-            Some("a VLAN is on it, whose tags its driver may have taken off")
+            Some("it has a VLAN device, whose tags the network card may take off")
         }
         Some(InfoKind::Veth | InfoKind::Netkit) if is_native => {
             Some("one end of a pair of devices (veth, netkit) has no native XDP here")
         }
         Some(InfoKind::Bond | InfoKind::Team) => {
-            Some("frames come in by the devices that it consists of, and leave by it")
+            Some("it is a bond or a team, whose frames come in by its member devices")
         }
         _ => None,
     }
