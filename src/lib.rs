@@ -68,6 +68,7 @@
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `announce` | | [`announce`]: addresses that a routing daemon announces (anycast); for Linux only |
 //! | `cli` | | the program `lvs`; not in `full` |
 //! | `director` | | a director from a configuration, with a standby |
 //! | `discovery` | yes | members from a list, a file, a channel |
@@ -92,6 +93,9 @@
 //! Rust 1.89 or later; a raise of that is a minor version. Linux on x86-64 is what is tested.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(all(feature = "announce", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "announce", target_os = "linux"))))]
+pub mod announce;
 pub mod backend;
 pub mod balancer;
 #[cfg(feature = "director")]
@@ -103,8 +107,8 @@ pub mod discovery;
 #[cfg(any(feature = "ipvs", feature = "packet"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "ipvs", feature = "packet"))))]
 pub mod engine;
-#[cfg(any(feature = "health", feature = "vrrp"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
+#[cfg(any(feature = "announce", feature = "health", feature = "vrrp"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "announce", feature = "health", feature = "vrrp"))))]
 pub mod events;
 #[cfg(any(
     feature = "discovery",
@@ -138,12 +142,20 @@ mod panics;
 mod program_user;
 #[cfg(feature = "discovery")]
 mod regular_file;
+#[cfg(all(target_os = "linux", any(feature = "announce", feature = "packet", feature = "vrrp")))]
+mod rtnetlink;
 #[cfg(any(feature = "discovery", feature = "health"))]
 mod runtime;
 pub mod scheduler;
 mod setting;
 mod sync;
-#[cfg(any(feature = "forward", feature = "health", feature = "packet", feature = "vrrp"))]
+#[cfg(any(
+    feature = "announce",
+    feature = "forward",
+    feature = "health",
+    feature = "packet",
+    feature = "vrrp"
+))]
 mod sys;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]

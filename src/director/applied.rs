@@ -22,6 +22,8 @@ pub enum ReloadPart {
     Admin,
     /// `[vrrp]`
     Vrrp,
+    /// `[announce]`
+    Announce,
     /// `handover`
     Handover,
     /// `[packet]`
@@ -34,6 +36,7 @@ impl fmt::Display for ReloadPart {
             Self::Service(name) => write!(f, "service {name}"),
             Self::Admin => f.write_str("[admin]"),
             Self::Vrrp => f.write_str("[vrrp]"),
+            Self::Announce => f.write_str("[announce]"),
             Self::Handover => f.write_str("handover"),
             Self::Packet => f.write_str("[packet]"),
         }
@@ -66,7 +69,7 @@ impl fmt::Display for PartFailure {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PartStatus {
-    /// `service NAME`, `[admin]`, `[vrrp]`, `[packet]` or `handover`.
+    /// `service NAME`, `[admin]`, `[vrrp]`, `[announce]`, `[packet]` or `handover`.
     pub part: String,
     /// The error, which need not name the part again.
     pub reason: String,
@@ -132,6 +135,7 @@ impl AppliedConfig {
                 ReloadPart::Service(_) => {}
                 ReloadPart::Admin => plan.admin = true,
                 ReloadPart::Vrrp => plan.vrrp = true,
+                ReloadPart::Announce => plan.announce = true,
                 ReloadPart::Handover => plan.handover = true,
                 ReloadPart::Packet => plan.packet = true,
             }

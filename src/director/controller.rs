@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::admin::AdminContext;
+use super::announce::AnnounceSlot;
 use super::applied::{AppliedConfig, ReloadStatusSlot};
 use super::command::{ControlCommand, ControlReceiver, SuccessorServes, WeakControlSender};
 use super::engines::EngineSet;
@@ -71,10 +73,12 @@ impl Controller {
         supervisor.register(RELOAD_TASK);
         let (role, role_watch) = RoleSender::new();
         let (sync_status, reload_status) = (SyncStatusSlot::default(), ReloadStatusSlot::default());
+        let announce_slot = AnnounceSlot::default();
         let (history, engines) = (HistoryReader::default(), EngineSet::default());
         let status = StatusReader::new(
             registry.clone(),
             role_watch.clone(),
+            announce_slot.clone(),
             sync_status.clone(),
             reload_status.clone(),
             supervisor.clone(),
@@ -125,6 +129,8 @@ impl Controller {
                 admin_address,
                 vrrp: None,
                 vrrp_retry: None,
+                announce: None,
+                announce_slot,
                 role,
                 sync: None,
                 sync_status,
@@ -165,6 +171,9 @@ impl Controller {
                     }
                 }
                 ControllerStep::Run(ControlCommand::HandOver { reply, outcome }) => {
+                    if let Some(announce) = &self.parts.announce {
+                        announce.pause(true);
+                    }
                     self.parts.stop_vrrp().await;
                     self.successor = Some(outcome);
                     let _ = reply.send(self.parts.duplicate_sockets());
@@ -176,9 +185,17 @@ impl Controller {
                     let _ = reply.send(report);
                     return;
                 }
-                ControllerStep::Succeeded(true) => self.successor = None,
+                ControllerStep::Succeeded(true) => {
+                    self.successor = None;
+                    if let Some(announce) = self.parts.announce.take() {
+                        announce.leave().await;
+                    }
+                }
                 ControllerStep::Succeeded(false) => {
                     self.successor = None;
+                    if let Some(announce) = &self.parts.announce {
+                        announce.pause(false);
+                    }
                     if self.parts.vrrp.is_none() {
                         self.parts.resume_vrrp();
                     }
@@ -215,13 +232,18 @@ impl Controller {
         }
     }
 
-    /// Hands the virtual addresses over, then drains all services. Connections that are left are cut
+    /// Withdraws the announced addresses and hands the virtual addresses over, then drains all services. Connections that are left are cut
     /// after the timeout, or when `cancelled` is ready.
     async fn stop(
         &mut self,
         timeout: Duration,
         cancelled: impl Future<Output = ()>,
     ) -> DrainReport {
+        let mut cancelled = pin!(cancelled);
+        let announce = self.parts.announce.take();
+        if let Some(announce) = announce.as_ref().filter(|_| self.successor.is_none()) {
+            announce.withdraw(cancelled.as_mut()).await;
+        }
         self.parts.stop_vrrp().await;
         let has_successor = *self.parts.has_successor.borrow();
         let services = self.parts.registry.services();
@@ -241,6 +263,12 @@ impl Controller {
                 wait_drained(&services).await
             }
         };
+        if let Some(announce) = announce {
+            match self.successor {
+                None => announce.stop().await,
+                Some(_) => announce.leave().await,
+            }
+        }
         // A handle of the director may stay, and with it the status, which reads the engine.
         self.parts.engines.stop_packet();
         self.parts.registry.monitor().shutdown();

@@ -57,6 +57,7 @@ pub(super) struct ReloadPlan {
     pub(super) services: Vec<(String, ServiceStep)>,
     pub(super) admin: bool,
     pub(super) vrrp: bool,
+    pub(super) announce: bool,
     pub(super) sync: bool,
     pub(super) handover: bool,
     pub(super) ipvs: bool,
@@ -118,6 +119,8 @@ impl ReloadPlan {
             services,
             admin: before.admin != after.admin,
             vrrp: before.vrrp != after.vrrp,
+            announce: before.announce != after.announce
+                || (after.announce.is_some() && before.drain_timeout() != after.drain_timeout()),
             sync: before.sync != after.sync,
             handover: before.handover() != after.handover(),
             ipvs: before.ipvs != after.ipvs,
@@ -235,6 +238,7 @@ impl fmt::Display for ReloadPlan {
         let parts = [
             (self.admin, "[admin]: updated"),
             (self.vrrp, "[vrrp]: updated"),
+            (self.announce, "[announce]: updated"),
             (self.sync, "[sync]: updated"),
             (self.handover, "handover: updated"),
             (self.ipvs, "[ipvs]: updated"),

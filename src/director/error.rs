@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::announce::AnnounceStartError;
 use crate::backend::SetError;
 use crate::engine::EngineError;
 use crate::forward::ForwardError;
@@ -37,6 +38,12 @@ pub enum DirectorError {
     /// The election for the virtual addresses cannot be started.
     #[error("[vrrp]: {0}")]
     Vrrp(#[from] VrrpStartError),
+    /// The announcements cannot be started or changed.
+    #[error("[announce]: {0}")]
+    Announce(#[from] AnnounceStartError),
+    /// An operator's mode for announcements that there are not.
+    #[error("this director announces no addresses: its configuration has no [announce]")]
+    NoAnnouncements,
     /// The system starts no thread for the events of the election.
     #[error("[vrrp]: cannot start a thread: {source}")]
     VrrpThread {

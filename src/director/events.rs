@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::applied::ReloadSummary;
 use super::overrides::{ServerChange, ServerEdit};
+use crate::announce::{AnnounceEvent, AnnounceMode};
 use crate::events::Events;
 use crate::health::HealthEvent;
 use crate::vrrp::VrrpEvent;
@@ -21,6 +22,10 @@ pub enum DirectorEvent {
     Health(HealthEvent),
     /// The election for the virtual addresses.
     Vrrp(VrrpEvent),
+    /// The announcements of addresses.
+    Announce(AnnounceEvent),
+    /// A mode of the announcements that an operator has set.
+    AnnounceMode(AnnounceModeEvent),
     /// A reload, or the start, which is the first.
     Reload(ReloadEvent),
     /// A change of a server by an operator.
@@ -40,6 +45,24 @@ pub struct ReloadEvent {
     /// The changes, with the parts that could not be applied; or the error of a configuration that was
     /// refused, which changed nothing.
     pub result: Result<ReloadSummary, Arc<str>>,
+}
+
+/// A mode of all announcements of a director, set by an operator.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct AnnounceModeEvent {
+    /// The time of the change.
+    pub at: SystemTime,
+    /// The mode.
+    pub mode: AnnounceMode,
+    /// The way by which the change came.
+    pub origin: ChangeOrigin,
+}
+
+impl fmt::Display for AnnounceModeEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "announcements: the mode was set to {} by {}", self.mode, self.origin)
+    }
 }
 
 /// A change of a server by an operator.
@@ -95,32 +118,36 @@ impl DirectorEvent {
         match self {
             Self::Health(event) => event.at,
             Self::Vrrp(event) => event.at,
+            Self::Announce(event) => event.at,
+            Self::AnnounceMode(event) => event.at,
             Self::Reload(event) => event.at,
             Self::Operator(event) => event.at,
         }
     }
 
     /// Returns whether the event reports a problem: an alert of [health](HealthEvent::is_alert) or of
-    /// the [election](VrrpEvent::is_alert), or a reload that failed in whole or in part. An operator's
+    /// the [election](VrrpEvent::is_alert), of [announcements](AnnounceEvent::is_alert), or a reload that failed in whole or in part. An operator's
     /// change is none.
     #[must_use]
     pub fn is_alert(&self) -> bool {
         match self {
             Self::Health(event) => event.is_alert(),
             Self::Vrrp(event) => event.is_alert(),
+            Self::Announce(event) => event.is_alert(),
             Self::Reload(event) => !event.is_complete(),
-            Self::Operator(_) => false,
+            Self::AnnounceMode(_) | Self::Operator(_) => false,
         }
     }
 
-    /// Returns the source of the event as the API names it: `health`, `vrrp`, `reload` or `operator`.
+    /// Returns the source of the event as the API names it: `health`, `vrrp`, `announce`, `reload` or `operator`.
     #[must_use]
     pub fn source(&self) -> &'static str {
         match self {
             Self::Health(_) => "health",
             Self::Vrrp(_) => "vrrp",
+            Self::Announce(_) => "announce",
             Self::Reload(_) => "reload",
-            Self::Operator(_) => "operator",
+            Self::AnnounceMode(_) | Self::Operator(_) => "operator",
         }
     }
 }
@@ -130,6 +157,8 @@ impl fmt::Display for DirectorEvent {
         match self {
             Self::Health(event) => event.fmt(f),
             Self::Vrrp(event) => event.fmt(f),
+            Self::Announce(event) => event.fmt(f),
+            Self::AnnounceMode(event) => event.fmt(f),
             Self::Reload(event) => event.fmt(f),
             Self::Operator(event) => event.fmt(f),
         }

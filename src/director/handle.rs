@@ -17,6 +17,7 @@ use super::predecessor::Predecessor;
 use super::service::check_service;
 use super::sockets::ListeningSockets;
 use super::status::DirectorStatus;
+use crate::announce::AnnounceMode;
 use crate::forward::DrainReport;
 use crate::panics::catch_panic;
 use crate::runtime::{require_io, require_time};
@@ -235,6 +236,17 @@ impl Director {
         self.edit_servers(service, ServerEdit::Remove(server.to_owned()))
     }
 
+    /// Sets an operator's mode of the announced addresses, and returns when the routes are changed: for maintenance of
+    /// this director while others serve. The mode lasts until the director ends; a successor begins with
+    /// [`AnnounceMode::Normal`].
+    ///
+    /// # Errors
+    /// [`DirectorError::NoAnnouncements`] without an `[announce]` table, [`DirectorError::Announce`] if the thread of
+    /// the announcements does not answer.
+    pub fn set_announce_mode(&self, mode: AnnounceMode) -> Result<(), DirectorError> {
+        self.view.status.set_announce_mode(mode, ChangeOrigin::Program)
+    }
+
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
         self.view.status.refuse_on_standby()?;
         self.view.registry.edit_servers(service, &[edit], &ChangeOrigin::Program)
@@ -258,7 +270,7 @@ impl Director {
         }
     }
 
-    /// Stops the director. It first hands the virtual addresses over, and serves until the other
+    /// Stops the director. It first withdraws the announced addresses, and serves on for `withdraw_delay`. It hands the virtual addresses over, and serves until the other
     /// director has them, which takes a part of an advertisement's interval; then it accepts no more
     /// connections, and cuts those that are left after `timeout`. Returns how many ended by themselves,
     /// and how many were cut.

@@ -14,6 +14,7 @@ use super::packet_metrics::record_packet;
 use super::process_metrics::render_process;
 use super::service::VirtualService;
 use super::status::{DirectorStatus, StatusReader};
+use crate::announce::{AnnounceStatus, AnnouncementState};
 use crate::metrics::{
     MetricDescription, describe_all, record_checks, record_descriptors, record_set,
 };
@@ -21,7 +22,7 @@ use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// The metrics that only a director has. Label values are names of services and addresses of servers, or
 /// come from fixed lists: no client can add a time series.
-const METRICS: [MetricDescription; 29] = [
+const METRICS: [MetricDescription; 34] = [
     MetricDescription::gauge("lvs_build_info", "Always 1; the version is a label."),
     MetricDescription::gauge("lvs_uptime_seconds", "Time since the director started."),
     MetricDescription::gauge(
@@ -93,6 +94,26 @@ const METRICS: [MetricDescription; 29] = [
         "The latest that a timer of the VRRP election has fired.",
     ),
     MetricDescription::gauge(
+        "lvs_announce_state",
+        "1 for the state that an announced address is in, 0 for each other state.",
+    ),
+    MetricDescription::gauge(
+        "lvs_announce_metric",
+        "The metric with which an address is announced; none while it is withdrawn.",
+    ),
+    MetricDescription::counter(
+        "lvs_announce_changes_total",
+        "Changes of the state of an announced address.",
+    ),
+    MetricDescription::counter(
+        "lvs_announce_restored_total",
+        "Times that another program had removed the route of an announced address, which was added again.",
+    ),
+    MetricDescription::gauge(
+        "lvs_announce_failed",
+        "1 if the kernel refuses a route of an announced address; the status has the error.",
+    ),
+    MetricDescription::gauge(
         "lvs_sync_in_sync",
         "1 if a standby is connected to this active director, or if this standby has the whole state.",
     ),
@@ -144,6 +165,9 @@ pub(super) fn render(reader: &StatusReader) -> String {
         if let Some(statistics) = reader.packet_statistics() {
             record_packet(&statistics);
         }
+        if let Some(announce) = &director.announce {
+            record_announce(announce);
+        }
         if let Some(vrrp) = &director.vrrp {
             record_vrrp(vrrp);
         }
@@ -158,6 +182,23 @@ pub(super) fn render(reader: &StatusReader) -> String {
     #[cfg(target_os = "linux")]
     render_process(&mut text);
     text
+}
+
+fn record_announce(status: &AnnounceStatus) {
+    for address in &status.addresses {
+        let label = address.address.to_string();
+        for state in AnnouncementState::ALL {
+            let labels = [("address", label.clone()), ("state", state.name().to_owned())];
+            gauge!("lvs_announce_state", &labels).set(gauge_of_bool(address.state == state));
+        }
+        let labels = [("address", label)];
+        if let Some(metric) = address.metric {
+            gauge!("lvs_announce_metric", &labels).set(f64::from(metric));
+        }
+        counter!("lvs_announce_changes_total", &labels).absolute(address.changes);
+        counter!("lvs_announce_restored_total", &labels).absolute(address.restored);
+        gauge!("lvs_announce_failed", &labels).set(gauge_of_bool(address.failure.is_some()));
+    }
 }
 
 fn gauge_of_bool(value: bool) -> f64 {

@@ -172,6 +172,7 @@
 //! director, and those of `ipvs` if the kernels tell each other of them (`[ipvs] sync`).
 
 mod admin;
+mod announce;
 mod applied;
 mod check_answers;
 mod check_paths;
@@ -216,14 +217,14 @@ mod vrrp;
 pub use self::applied::{PartFailure, PartStatus, ReloadPart, ReloadSummary};
 pub use self::config::{
     AddressAnnounceConfig, AddressAnnounceConfigBuilder, AdminConfig, AdminConfigBuilder,
-    CheckConfig, CheckConfigBuilder, CheckProxyConfig, CheckTlsConfig, CheckTlsConfigBuilder,
-    CodeRanges, DirectorConfig, DirectorConfigBuilder, DirectorConfigError, DiscoveryConfig,
-    DiscoveryConfigBuilder, DurationOrNever, EjectionConfig, EjectionConfigBuilder, EngineKind,
-    FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, IpvsConfig,
-    IpvsConfigBuilder, IpvsSyncConfig, IpvsSyncConfigBuilder, LatencyFactorConfig,
-    LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
-    NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList, PacketConfig,
-    PacketConfigBuilder, PersistenceConfig, PersistenceConfigBuilder, QuorumConfig,
+    AnnounceConfig, AnnounceConfigBuilder, CheckConfig, CheckConfigBuilder, CheckProxyConfig,
+    CheckTlsConfig, CheckTlsConfigBuilder, CodeRanges, DirectorConfig, DirectorConfigBuilder,
+    DirectorConfigError, DiscoveryConfig, DiscoveryConfigBuilder, DurationOrNever, EjectionConfig,
+    EjectionConfigBuilder, EngineKind, FailurePercentageConfig, FailurePercentageConfigBuilder,
+    HexSecret, IpvsConfig, IpvsConfigBuilder, IpvsSyncConfig, IpvsSyncConfigBuilder,
+    LatencyFactorConfig, LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder,
+    LogFormat, LogLevel, NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList,
+    PacketConfig, PacketConfigBuilder, PersistenceConfig, PersistenceConfigBuilder, QuorumConfig,
     QuorumConfigBuilder, RealServer, RealServerBuilder, RedisRoleConfig, SchedulerConfig,
     SecretString, ServerMethod, ServiceConfig, ServiceConfigBuilder, ServiceProtocol,
     SlowStartConfig, SlowStartConfigBuilder, SourceAddressConfig, SuccessRateConfig,
@@ -231,11 +232,12 @@ pub use self::config::{
     TcpQueueConfig, TcpQueueConfigBuilder, TlsTrustConfig, TrackConfig, TrackConfigBuilder,
     TunnelChecksumConfig, TunnelConfig, TunnelConfigBuilder, TunnelEncapsulation, UdpConfig,
     UdpConfigBuilder, VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
-    XdpModeConfig,
+    WithoutQuorumConfig, XdpModeConfig,
 };
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{
-    ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent, OperatorEventKind, ReloadEvent,
+    AnnounceModeEvent, ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent,
+    OperatorEventKind, ReloadEvent,
 };
 pub use self::handle::Director;
 pub use self::import::{ImportError, Importer, import};

@@ -16,6 +16,7 @@ use super::state_ages::{ServiceState, StateAges};
 use super::status::DirectorStatus;
 use super::sync::SyncStatus;
 use super::time::{saturating_millis, tokio_now};
+use crate::announce::AnnounceStatus;
 use crate::backend::{Backend, Member, Snapshot};
 use crate::vrrp::VrrpStatus;
 
@@ -30,6 +31,7 @@ pub(super) struct DirectorOverview {
     uptime_ms: u64,
     active: bool,
     vrrp: Option<VrrpStatus>,
+    announce: Option<AnnounceStatus>,
     sync: Option<SyncStatus>,
     failed_parts: Vec<PartStatus>,
     services: Vec<ServiceOverview>,
@@ -88,14 +90,24 @@ impl DirectorOverview {
             })
         });
         let services = services.collect();
-        let DirectorStatus { version, host, uptime_ms, active, vrrp, sync, failed_parts, .. } =
-            director;
+        let DirectorStatus {
+            version,
+            host,
+            uptime_ms,
+            active,
+            vrrp,
+            announce,
+            sync,
+            failed_parts,
+            ..
+        } = director;
         Self {
             version,
             host,
             uptime_ms,
             active,
             vrrp,
+            announce,
             sync,
             failed_parts,
             services,

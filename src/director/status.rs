@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
+use super::announce::AnnounceSlot;
 use super::applied::{PartStatus, ReloadCounts, ReloadStatusSlot};
 use super::counters::CountedSince;
 use super::engines::EngineSet;
 use super::error::DirectorError;
+use super::events::ChangeOrigin;
 use super::history::HistoryReader;
 use super::overrides::ChangeStamp;
 use super::registry::ServiceRegistry;
@@ -19,6 +21,7 @@ use super::state_ages::{ServiceState, StateAges};
 use super::supervisor::TaskSupervisor;
 use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
+use crate::announce::{AnnounceMode, AnnounceStatus};
 use crate::backend::OutcomeCounts;
 use crate::metrics::{ServerTotals, ServiceTotals};
 use crate::packet::PacketStatistics;
@@ -40,6 +43,8 @@ pub struct DirectorStatus {
     pub services: Vec<ServiceStatus>,
     /// The election for the virtual addresses, with a `[vrrp]` table.
     pub vrrp: Option<VrrpStatus>,
+    /// The announced addresses, with an `[announce]` table.
+    pub announce: Option<AnnounceStatus>,
     /// State synchronization with the other director, with a `[sync]` table.
     pub sync: Option<SyncStatus>,
     /// Parts of the configuration that could not be applied. The next reload tries them again.
@@ -133,6 +138,7 @@ pub struct ServerStatus {
 pub(super) struct StatusReader {
     registry: ServiceRegistry,
     role: RoleWatch,
+    announce: AnnounceSlot,
     sync: SyncStatusSlot,
     reload: ReloadStatusSlot,
     supervisor: TaskSupervisor,
@@ -142,9 +148,11 @@ pub(super) struct StatusReader {
 }
 
 impl StatusReader {
+    #[expect(clippy::too_many_arguments, reason = "a director has that many parts")]
     pub(super) fn new(
         registry: ServiceRegistry,
         role: RoleWatch,
+        announce: AnnounceSlot,
         sync: SyncStatusSlot,
         reload: ReloadStatusSlot,
         supervisor: TaskSupervisor,
@@ -152,7 +160,17 @@ impl StatusReader {
         engines: EngineSet,
     ) -> Self {
         let dropped_log_lines = Arc::default();
-        Self { registry, role, sync, reload, supervisor, dropped_log_lines, history, engines }
+        Self {
+            registry,
+            role,
+            announce,
+            sync,
+            reload,
+            supervisor,
+            dropped_log_lines,
+            history,
+            engines,
+        }
     }
 
     /// Sets the counter of the log lines that the program drops; the first one that is set stays.
@@ -184,6 +202,7 @@ impl StatusReader {
             active: self.role.is_active(),
             services: Vec::new(),
             vrrp: self.role.vrrp_status(),
+            announce: self.announce.status(),
             sync: self.sync.status(),
             failed_parts: self.reload.failed_parts(),
             task_restarts,
@@ -222,6 +241,15 @@ impl StatusReader {
 
     pub(super) fn reload_counts(&self) -> ReloadCounts {
         self.reload.counts()
+    }
+
+    /// Sets an operator's mode of the announcements.
+    pub(super) fn set_announce_mode(
+        &self,
+        mode: AnnounceMode,
+        origin: ChangeOrigin,
+    ) -> Result<(), DirectorError> {
+        self.announce.set_mode(mode, origin, self.registry.events())
     }
 
     /// Refuses an operator's change while this director is a standby that follows another one.

@@ -7,8 +7,8 @@ use netlink_packet_route::AddressFamily;
 
 use super::check_routes::{add_routes, remove_routes};
 use super::error::PacketError;
-use super::netlink::RouteSocket;
 use super::program::PacketProgram;
+use crate::rtnetlink::RtnetlinkSocket;
 
 /// The program at the loopback device, and the families whose packets are led there.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl CheckProgram {
     /// another program may have removed it.
     pub(super) fn route(
         &mut self,
-        netlink: &mut RouteSocket,
+        netlink: &mut RtnetlinkSocket,
         first_mark: u32,
         family: AddressFamily,
     ) -> Result<(), PacketError> {
@@ -44,7 +44,7 @@ impl CheckProgram {
     /// Leads packets of a family no more.
     pub(super) fn remove_route(
         &mut self,
-        netlink: &mut RouteSocket,
+        netlink: &mut RtnetlinkSocket,
         first_mark: u32,
         family: AddressFamily,
     ) {

@@ -14,7 +14,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::layout::MAX_SERVERS;
-use super::netlink::RouteSocket;
+use crate::rtnetlink::RtnetlinkSocket;
 
 /// The priority of the rules: the letters "lv".
 const PRIORITY: u32 = 0x6c76;
@@ -23,7 +23,7 @@ const LOOPBACK: u32 = 1;
 
 /// Leads packets of a family with the marks from a first one on to the loopback device. What is there already stays.
 pub(super) fn add_routes(
-    netlink: &mut RouteSocket,
+    netlink: &mut RtnetlinkSocket,
     family: AddressFamily,
     first_mark: u32,
 ) -> io::Result<()> {
@@ -40,7 +40,7 @@ pub(super) fn add_routes(
 }
 
 /// Removes a rule and its route. What another program has removed is gone already.
-pub(super) fn remove_routes(netlink: &mut RouteSocket, family: AddressFamily, first_mark: u32) {
+pub(super) fn remove_routes(netlink: &mut RtnetlinkSocket, family: AddressFamily, first_mark: u32) {
     for message in [
         RouteNetlinkMessage::DelRule(mark_rule(family, first_mark)),
         RouteNetlinkMessage::DelRoute(loopback_route(family, first_mark)),
@@ -51,7 +51,7 @@ pub(super) fn remove_routes(netlink: &mut RouteSocket, family: AddressFamily, fi
 
 /// Removes the rules and routes of all engines of the network namespace. One that lives makes its own again within a
 /// second.
-pub(super) fn remove_all_routes(netlink: &mut RouteSocket) -> io::Result<()> {
+pub(super) fn remove_all_routes(netlink: &mut RtnetlinkSocket) -> io::Result<()> {
     for rule in netlink.rules()? {
         let (mut mark, mut table, mut priority) = (None, None, None);
         for attribute in &rule.attributes {

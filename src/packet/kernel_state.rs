@@ -10,11 +10,11 @@ use super::layout::{
 };
 use super::link_name::{parse_link_name, pinned_names};
 use super::maps::PacketMaps;
-use super::netlink::RouteSocket;
 use super::program::{self, LINK_PREFIX};
 use super::statistics::PacketStatistics;
 use super::xdp_program::pinned_links;
 use crate::engine::{EngineProtocol, ForwardingMethod};
+use crate::rtnetlink::RtnetlinkSocket;
 
 /// What the kernel has of a [`PacketEngine`](super::PacketEngine): for a look from outside of its process.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -138,7 +138,7 @@ fn protocol(key: RawServiceKey) -> EngineProtocol {
 /// # Errors
 /// [`PacketError`] if the folder cannot be removed, or devices not be listed.
 pub fn detach(pin_folder: &Path) -> Result<(), PacketError> {
-    let list = || RouteSocket::open()?.devices();
+    let list = || RtnetlinkSocket::open()?.devices();
     let devices = list().map_err(|source| PacketError::Netlink { source })?;
     program::detach(pin_folder, devices.iter().map(|device| device.name.as_str()))
 }

@@ -1,28 +1,18 @@
 //! What the engine asks the kernel about devices and routes.
-//!
-//! Each call sends a request and reads the replies, which are there at once: no call blocks.
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::rule::RuleMessage;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 
-/// The notifications that are read before they are heeded.
-const MAX_NOTIFICATIONS: usize = 64;
-/// The longest datagram of a reply: kernels fill up to 32 KiB.
-const MAX_DATAGRAM_LEN: usize = 32 * 1024;
+use crate::rtnetlink::{RtnetlinkSocket, address_family};
 
 /// A device of the network namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,71 +63,7 @@ pub(super) enum RouteToServer {
     Local,
 }
 
-/// The multicast groups of changes of addresses, of IPv4 and of IPv6.
-const ADDRESS_GROUPS: [u32; 2] = [5, 9];
-
-/// Becomes readable when this machine gets or loses an address, in the network namespace of the thread that opens it.
-pub(super) struct AddressWatch(Socket);
-
-impl std::fmt::Debug for AddressWatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AddressWatch").finish_non_exhaustive()
-    }
-}
-
-impl AsFd for AddressWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AddressWatch {
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.set_non_blocking(true)?;
-        for group in ADDRESS_GROUPS {
-            socket.add_membership(group)?;
-        }
-        Ok(Self(socket))
-    }
-
-    /// Returns whether addresses have changed since the last call.
-    pub(super) fn take_change(&self) -> bool {
-        let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
-        for n in 0..MAX_NOTIFICATIONS {
-            buffer.clear();
-            match self.0.recv(&mut buffer, 0) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return n > 0,
-                // Of too many at a time some are lost, which is a change too.
-                Ok(_) | Err(_) => {}
-            }
-        }
-        true
-    }
-}
-
-/// A netlink socket for requests, in the network namespace of the thread that opens it.
-pub(super) struct RouteSocket {
-    socket: Socket,
-    sequence: u32,
-}
-
-impl std::fmt::Debug for RouteSocket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RouteSocket").finish_non_exhaustive()
-    }
-}
-
-impl RouteSocket {
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_non_blocking(true)?;
-        Ok(Self { socket, sequence: 0 })
-    }
-
+impl RtnetlinkSocket {
     /// Returns the devices that are up.
     pub(super) fn devices(&mut self) -> io::Result<Vec<NetworkDevice>> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
@@ -176,12 +102,8 @@ impl RouteSocket {
     /// Returns how packets to an address leave this machine.
     pub(super) fn route(&mut self, destination: IpAddr) -> io::Result<RouteToServer> {
         let mut message = RouteMessage::default();
-        let (family, len) = match destination {
-            IpAddr::V4(_) => (AddressFamily::Inet, 32),
-            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-        };
-        message.header.address_family = family;
-        message.header.destination_prefix_length = len;
+        message.header.address_family = address_family(destination);
+        message.header.destination_prefix_length = if destination.is_ipv6() { 128 } else { 32 };
         message.attributes.push(RouteAttribute::Destination(destination.into()));
         let replies = self.request(RouteNetlinkMessage::GetRoute(message), 0)?;
         for reply in replies {
@@ -242,58 +164,6 @@ impl RouteSocket {
         message.header.flags = LinkFlags::Up | LinkFlags::Noarp;
         message.header.change_mask = LinkFlags::Up | LinkFlags::Noarp;
         self.change(RouteNetlinkMessage::SetLink(message), 0)
-    }
-
-    /// Changes something, and waits for the kernel's word.
-    pub(super) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.request(message, flags | NLM_F_ACK).map(drop)
-    }
-
-    fn request(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let mut replies = Vec::new();
-        let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
-        loop {
-            buffer.clear();
-            self.socket.recv(&mut buffer, 0)?;
-            let mut rest = buffer.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                let len = (message.header.length as usize).next_multiple_of(4);
-                rest = rest.get(len.max(1)..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                let is_part = flags & NLM_F_DUMP == NLM_F_DUMP;
-                match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(replies),
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        return Err(error.to_io());
-                    }
-                    NetlinkPayload::Error(_) => return Ok(replies),
-                    NetlinkPayload::InnerMessage(reply) => {
-                        replies.push(reply);
-                        if !is_part && flags & NLM_F_ACK == 0 {
-                            return Ok(replies);
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
     }
 }
 

@@ -19,11 +19,11 @@ use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
 use super::link_name::{link_name, parse_link_name, pinned_names};
 use super::maps::PacketMaps;
-use super::netlink::RouteSocket;
 use super::settings::PacketSettings;
 use super::xdp_program::XdpProgram;
 #[cfg(test)]
 use super::{xdp_mode::XdpMode, xdp_program::loaded_program};
+use crate::rtnetlink::RtnetlinkSocket;
 
 /// The program, built from `bpf/`.
 #[repr(align(8))]
@@ -292,7 +292,7 @@ pub(super) fn detach<'a>(
         }
         drop(attached_filter(LOOPBACK, TcAttachType::Egress));
     }
-    RouteSocket::open()
+    RtnetlinkSocket::open()
         .and_then(|mut netlink| remove_all_routes(&mut netlink))
         .map_err(|source| PacketError::Netlink { source })?;
     let versions = match fs::read_dir(folder) {

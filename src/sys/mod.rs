@@ -1,7 +1,5 @@
 //! System calls that no safe crate offers, one a function. The only unsafe code of the crate.
 
-#[cfg(all(target_os = "linux", feature = "vrrp"))]
-pub(crate) mod fd;
 #[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod inherited_fd;
 #[cfg(all(target_os = "linux", feature = "forward"))]
@@ -14,5 +12,5 @@ pub(crate) mod sched;
 pub(crate) mod shared_fd;
 #[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod socket_option;
-#[cfg(all(target_os = "linux", feature = "packet"))]
-pub(crate) mod tap;
+#[cfg(all(target_os = "linux", any(feature = "announce", feature = "packet")))]
+pub(crate) mod tuntap;

@@ -1,11 +1,13 @@
 //! `lvs ctl`: shows and changes a running director, in the style of `ipvsadm`.
 
+mod announce;
 mod list;
 
 use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Value, json};
 
+use self::announce::{Mode, list_addresses, set_mode};
 use self::list::{Columns, EntryKind, list_entries, list_servers};
 use crate::client::{AdminArgs, AdminClient, percent_encoded};
 use crate::error::CliError;
@@ -80,6 +82,14 @@ enum CtlCommand {
     Up(ServerArgs),
     /// Disables a server.
     Down(ServerArgs),
+    /// Shows the announced addresses, or sets the mode of all.
+    Announce {
+        /// The mode, which lasts until the director ends.
+        mode: Option<Mode>,
+        /// Prints the director's JSON.
+        #[arg(long, conflicts_with = "mode")]
+        json: bool,
+    },
     /// Zeroes the counters.
     Zero {
         /// Zeroes one service only.
@@ -167,6 +177,8 @@ pub(crate) async fn run(args: CtlArgs) -> Result<(), CliError> {
         CtlCommand::Drain(server) => set_state(&server, "drain"),
         CtlCommand::Up(server) => set_state(&server, "up"),
         CtlCommand::Down(server) => set_state(&server, "down"),
+        CtlCommand::Announce { mode: Some(mode), .. } => return set_mode(&client, mode).await,
+        CtlCommand::Announce { mode: None, json } => return list_addresses(&client, json).await,
         CtlCommand::Zero { service: Some(service) } => {
             (Method::POST, format!("/services/{}/zero", percent_encoded(&service)), None)
         }

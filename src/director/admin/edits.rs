@@ -1,4 +1,4 @@
-//! The calls by which operators change servers, and who they are.
+//! The calls by which operators change servers and announcements, and who they are.
 
 use std::net::SocketAddr;
 
@@ -9,17 +9,20 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{patch, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::api::AdminContext;
 use super::response::RequestBodyError;
+use crate::announce::AnnounceMode;
 use crate::director::events::ChangeOrigin;
 use crate::director::overrides::ServerEdit;
 
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route("/api/v1/services/{service}/servers", post(add_servers).patch(change_servers))
+        .route("/api/v1/announce", patch(change_announcements))
         .route(
             "/api/v1/services/{service}/servers/{server}",
             patch(change_server).delete(remove_server),
@@ -134,6 +137,23 @@ async fn change_server(
 ) -> Result<Response, RequestBodyError> {
     let edits = [ServerEdit::Change(server, parse_object(serde_json::from_slice(&body)?)?)];
     Ok(context.edit_servers(&service, &edits, &origin, StatusCode::NO_CONTENT))
+}
+
+/// An operator's change of all announcements.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnnounceChange {
+    mode: AnnounceMode,
+}
+
+async fn change_announcements(
+    State(context): State<AdminContext>,
+    origin: ChangeOrigin,
+    body: Bytes,
+) -> Result<Response, RequestBodyError> {
+    let change: AnnounceChange = parse_object(serde_json::from_slice(&body)?)?;
+    let changed = context.status.set_announce_mode(change.mode, origin);
+    Ok(changed.map(|()| StatusCode::NO_CONTENT).into_response())
 }
 
 async fn remove_server(

@@ -14,7 +14,9 @@ pub(super) fn error_response(code: StatusCode, reason: &str) -> Response {
 impl IntoResponse for DirectorError {
     fn into_response(self) -> Response {
         let code = match self {
-            Self::NoService(_) | Self::NoServer { .. } => StatusCode::NOT_FOUND,
+            Self::NoService(_) | Self::NoServer { .. } | Self::NoAnnouncements => {
+                StatusCode::NOT_FOUND
+            }
             Self::ServerExists { .. } | Self::AmbiguousServer { .. } | Self::Standby { .. } => {
                 StatusCode::CONFLICT
             }

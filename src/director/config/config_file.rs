@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::admin::AdminConfig;
+use super::announce::AnnounceConfig;
 use super::document::ConfigDocument;
 use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
 use super::ipvs::IpvsConfig;
@@ -55,6 +56,8 @@ pub(super) struct ConfigFile {
     pub(super) services: Tables<ServiceConfig>,
     /// The virtual routers, which make this director one of an active/standby pair. Default: none.
     pub(super) vrrp: Option<OneOrMany<VrrpConfig>>,
+    /// The addresses that a routing daemon announces. Default: none.
+    pub(super) announce: Option<AnnounceConfig>,
     /// State synchronization to the standby. Default: none.
     pub(super) sync: Option<SyncConfig>,
     /// The kernel's IPVS, for services that it forwards. Default: an empty table.
@@ -76,6 +79,7 @@ impl ConfigFile {
             admin: None,
             services: Vec::new(),
             vrrp: None,
+            announce: None,
             sync: None,
             ipvs: None,
             packet: None,
@@ -97,6 +101,10 @@ impl ConfigFile {
         if let Some(admin) = &self.admin {
             let path = [KeyPathSegment::Key("admin")];
             problems.record(admin.validate().map_err(|problem| problem.prefixed(&path)));
+        }
+        if let Some(announce) = &self.announce {
+            let path = [KeyPathSegment::Key("announce")];
+            problems.record(announce.validate().map_err(|problem| problem.prefixed(&path)));
         }
         if let Some(packet) = &self.packet {
             problems.record_all(&[KeyPathSegment::Key("packet")], packet.validate());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::admin::AdminConfig;
+use super::announce::AnnounceConfig;
 use super::config_file::{ConfigFile, DirectorConfigBuilder, read_file};
 use super::document::ConfigDocument;
 use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
@@ -19,6 +20,7 @@ use super::service::ServiceConfig;
 use super::sync::SyncConfig;
 use super::value::HumanDuration;
 use super::vrrp::VrrpConfig;
+use crate::announce::ANNOUNCE_INTERFACE;
 use crate::scheduler::suggest;
 
 /// A director's configuration: from Rust by [`builder`](Self::builder), or from a TOML file and the files
@@ -50,6 +52,7 @@ pub struct DirectorConfig {
     pub(crate) admin: Option<AdminConfig>,
     pub(crate) services: Vec<ServiceConfig>,
     pub(crate) vrrp: Vec<VrrpConfig>,
+    pub(crate) announce: Option<AnnounceConfig>,
     pub(crate) sync: Option<SyncConfig>,
     pub(crate) ipvs: Option<IpvsConfig>,
     pub(crate) packet: Option<PacketConfig>,
@@ -176,12 +179,20 @@ impl DirectorConfig {
         self.packet.clone().unwrap_or_default()
     }
 
-    /// Returns the interface of each virtual address of `[vrrp]`.
+    /// Returns whether services may listen on addresses that this machine does not have yet.
+    pub(crate) fn has_virtual_addresses(&self) -> bool {
+        !self.vrrp.is_empty() || self.announce.is_some()
+    }
+
+    /// Returns the interface of each address of `[vrrp]` and `[announce]`.
     pub(crate) fn virtual_interfaces(&self) -> BTreeMap<IpAddr, String> {
         let routers = self.vrrp.iter().flat_map(|router| {
             router.virtual_addresses().map(|address| (address, router.address_interface()))
         });
-        routers.collect()
+        let announced = self.announce.iter().flat_map(|announce| {
+            announce.addresses().iter().map(|address| (*address, ANNOUNCE_INTERFACE.to_owned()))
+        });
+        routers.chain(announced).collect()
     }
 
     /// Returns the addresses of all services.
@@ -225,6 +236,7 @@ impl DirectorConfig {
                 set_once("log", &mut log, &file.log),
                 set_once("admin", &mut config.admin, &file.admin),
                 set_once("vrrp", &mut vrrp, &file.vrrp),
+                set_once("announce", &mut config.announce, &file.announce),
                 set_once("sync", &mut config.sync, &file.sync),
                 set_once("ipvs", &mut config.ipvs, &file.ipvs),
                 set_once("packet", &mut config.packet, &file.packet),
@@ -258,6 +270,14 @@ impl DirectorConfig {
             let (origin, file) = owner.unwrap_or(&files[0]);
             let reason = "[sync] requires [vrrp], which decides which director is active";
             errors.push(origin.locate_problem(file, ConfigProblem::at_key("sync", reason)));
+        }
+        for (origin, file) in files {
+            let Some(announce) = &file.announce else { continue };
+            let mut problems = ConfigProblems::default();
+            let path = [KeyPathSegment::Key("announce")];
+            problems.record_all(&path, announce.check_together(&self.services, &self.vrrp));
+            errors
+                .extend(problems.0.into_iter().map(|problem| origin.locate_problem(file, problem)));
         }
         for (origin, file) in files {
             let Some(ipvs) = &file.ipvs else { continue };

@@ -8,6 +8,7 @@
 
 mod address_announce;
 mod admin;
+mod announce;
 mod availability;
 mod check;
 mod check_builder;
@@ -46,6 +47,7 @@ mod vrrp;
 
 pub use self::address_announce::{AddressAnnounceConfig, AddressAnnounceConfigBuilder};
 pub use self::admin::{AdminConfig, AdminConfigBuilder};
+pub use self::announce::{AnnounceConfig, AnnounceConfigBuilder, WithoutQuorumConfig};
 pub use self::availability::{QuorumConfig, QuorumConfigBuilder};
 pub use self::check::{CheckConfig, CheckConfigBuilder, CheckProxyConfig, RedisRoleConfig};
 pub use self::check_tls::{CheckTlsConfig, CheckTlsConfigBuilder, TlsTrustConfig};

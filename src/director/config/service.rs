@@ -48,7 +48,7 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub(crate) listen: OneOrMany<ListenAddress>,
     /// Listens on addresses that this machine does not have yet (`IP_FREEBIND`), such as those that
-    /// another program adds later. Default: `true` with a `[vrrp]` table, `false` without.
+    /// another program adds later. Default: `true` with a `[vrrp]` or an `[announce]` table, `false` without.
     pub(crate) freebind: Option<bool>,
     /// The transport protocol of the addresses. A firewall mark has packets of every protocol: `protocol` then
     /// says only whether the service may have a `tcp` or a `udp` table, and `udp.one_packet` is for the datagrams

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::parts::RunningParts;
 use super::prepare::PreparedReload;
 use crate::director::admin::AdminServer;
+use crate::director::announce::{AnnounceDriver, PreparedAnnouncer};
 use crate::director::applied::{AppliedConfig, ReloadPart, ReloadSummary};
 use crate::director::config::DirectorConfig;
 use crate::director::descriptors::reserve_descriptors;
@@ -56,6 +57,7 @@ impl RunningParts {
             services,
             admin,
             sync,
+            announcer,
             handover,
         } = prepared;
         if plan.vrrp {
@@ -66,6 +68,10 @@ impl RunningParts {
         self.pool = Some(pool);
         // Before services need their marks.
         self.engines.configure_ipvs(&config.ipvs());
+        if plan.announce {
+            // Before services of the kernel look whether this machine has the addresses.
+            self.commit_announce(&config, announcer).await;
+        }
         self.commit_services(&config, changed, removed, services);
         if plan.ipvs || !plan.services.is_empty() || self.ipvs_role.is_none() {
             let (config, role) = (config.ipvs(), &self.role_watch);
@@ -89,6 +95,9 @@ impl RunningParts {
         let is_sole = match predecessor {
             Some(_) if !self.applied.failures.is_empty() => false,
             Some(predecessor) => {
+                if let Some(announce) = &self.announce {
+                    announce.remove_unknown();
+                }
                 predecessor.confirm_takeover();
                 true
             }
@@ -100,6 +109,37 @@ impl RunningParts {
         reserve_descriptors(&self.applied.config);
         self.reload_status.publish(&self.applied.failures);
         Ok(ReloadSummary::new(plan, self.applied.failures.clone()))
+    }
+
+    /// Starts announcements, changes those that run, or ends them.
+    async fn commit_announce(
+        &mut self,
+        config: &DirectorConfig,
+        announcer: Option<PreparedAnnouncer>,
+    ) {
+        let result = match (&config.announce, self.announce.take()) {
+            (Some(announce), Some(mut running)) => {
+                let result = running.reconfigure(announce, config.drain_timeout());
+                self.announce = Some(running);
+                result
+            }
+            (Some(announce), None) => {
+                let (slot, registry) = (&self.announce_slot, &self.registry);
+                let supervisor = &self.supervisor;
+                self.announce = announcer.map(|prepared| {
+                    AnnounceDriver::start(prepared, announce, slot, registry, supervisor)
+                });
+                Ok(())
+            }
+            (None, Some(running)) => {
+                running.stop().await;
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        };
+        if let Err(error) = result {
+            self.applied.record_failure(ReloadPart::Announce, error);
+        }
     }
 
     /// Changes the running virtual routers, or else replaces the election. If the new one cannot be

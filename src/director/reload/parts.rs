@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::director::admin::{AdminContext, AdminServer};
+use crate::director::announce::{AnnounceDriver, AnnounceSlot};
 use crate::director::applied::{AppliedConfig, ReloadStatusSlot, ReloadSummary};
 use crate::director::command::WeakControlSender;
 use crate::director::config::DirectorConfig;
@@ -43,6 +44,8 @@ pub(in crate::director) struct RunningParts {
     pub(in crate::director) vrrp: Option<VrrpDriver>,
     /// The next attempt to start an election that could not be started.
     pub(in crate::director) vrrp_retry: Option<AbortOnDropHandle<()>>,
+    pub(in crate::director) announce: Option<AnnounceDriver>,
+    pub(in crate::director) announce_slot: AnnounceSlot,
     pub(in crate::director) role: RoleSender,
     pub(in crate::director) sync: Option<RunningSync>,
     pub(in crate::director) sync_status: SyncStatusSlot,

@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 
 use super::parts::RunningParts;
 use super::validate::ValidatedReload;
+use crate::director::announce::PreparedAnnouncer;
 use crate::director::config::DirectorConfig;
 use crate::director::diff::ReloadPlan;
 use crate::director::engines::EngineSet;
@@ -27,6 +28,8 @@ pub(super) struct PreparedReload {
     pub(super) services: Vec<Arc<VirtualService>>,
     pub(super) admin: Option<Arc<TcpListener>>,
     pub(super) sync: Option<Arc<TcpListener>>,
+    /// A new announcer, unless one runs.
+    pub(super) announcer: Option<PreparedAnnouncer>,
     /// The socket for a successor, if it changes.
     pub(super) handover: Option<HandoverListener>,
 }
@@ -55,13 +58,30 @@ impl RunningParts {
             }
             None => None,
         };
+        let announcer = match &config.announce {
+            Some(announce) if self.announce.is_none() => {
+                Some(PreparedAnnouncer::start(announce, config.drain_timeout())?)
+            }
+            _ => None,
+        };
         let path = config.handover().filter(|_| plan.handover);
         let handover = path.map(HandoverListener::bind).transpose()?;
         for address in sockets.unclaimed_addresses() {
             tracing::debug!("reload: the listener on {address} is closed: no service uses it");
         }
         let services = services.into_iter().map(|(service, _)| service).collect();
-        Ok(PreparedReload { config, plan, pool, changed, removed, services, admin, sync, handover })
+        Ok(PreparedReload {
+            config,
+            plan,
+            pool,
+            changed,
+            removed,
+            services,
+            admin,
+            sync,
+            announcer,
+            handover,
+        })
     }
 
     /// Returns the pool of this many worker threads, or of one for each core: the pool that runs if it
@@ -104,7 +124,7 @@ fn prepare_services(
         pool,
         engines,
         packet: &packet,
-        freebind: !config.vrrp.is_empty(),
+        freebind: config.has_virtual_addresses(),
         log_connections: config.log.connection_format(),
         virtual_interfaces: &virtual_interfaces,
     };

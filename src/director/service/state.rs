@@ -1,6 +1,6 @@
 //! The state of a virtual service, and its counters.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
@@ -199,6 +199,17 @@ impl VirtualService {
         let snapshot = self.balancer.snapshot();
         snapshot.members().iter().any(|member| member.state() == BackendState::Eligible)
             || self.only_routes()
+    }
+
+    /// Returns whether the healthy servers meet the quorum, health is not ignored, or no server is needed.
+    pub(in crate::director) fn has_healthy_quorum(&self) -> bool {
+        let snapshot = self.balancer.snapshot();
+        self.state(&snapshot) != ServiceState::Down && !snapshot.is_panicking()
+    }
+
+    /// Returns whether clients connect to this address, or to all of its family.
+    pub(in crate::director) fn listens_on(&self, address: IpAddr) -> bool {
+        self.lock_state().config.listens_on(address)
     }
 
     /// Returns duplicates of the frontends' sockets.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::flow::PacketFlow;
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
-use crate::packet::netlink::{RouteSocket, RouteToServer};
+use crate::packet::netlink::RouteToServer;
+use crate::rtnetlink::RtnetlinkSocket;
 
 /// The machine that had an address before has told of all its flows by then.
 const TAKEOVER_TIME: Duration = Duration::from_secs(1);
@@ -101,7 +102,7 @@ impl PacketWorker {
 }
 
 /// Returns whether packets to an address are for this machine; `None` if the kernel does not say.
-fn has_address(netlink: &mut RouteSocket, address: IpAddr) -> Option<bool> {
+fn has_address(netlink: &mut RtnetlinkSocket, address: IpAddr) -> Option<bool> {
     match netlink.route(address) {
         Ok(route) => Some(matches!(route, RouteToServer::Local)),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,

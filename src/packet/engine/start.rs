@@ -18,11 +18,11 @@ use crate::engine::{
 use crate::packet::error::PacketError;
 use crate::packet::flow_sync::{FlowBatch, FlowFeed, RestoredFlows};
 use crate::packet::layout::{PROTOCOL_TCP, PROTOCOL_UDP, RawServiceKey};
-use crate::packet::netlink::{AddressWatch, RouteSocket};
 use crate::packet::program::PacketProgram;
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
 use crate::panics::panic_message;
+use crate::rtnetlink::{RtnetlinkGroup, RtnetlinkMonitor, RtnetlinkSocket};
 use crate::sync::{Mutex, lock};
 
 /// The packet engine as an [engine](crate::engine), in the network namespace of the thread that starts it.
@@ -72,8 +72,11 @@ impl PacketEngine {
         if let Some((setting, reason)) = settings.problems().pop() {
             return Err(PacketError::Setting { setting, reason });
         }
-        let mut netlink = RouteSocket::open().map_err(|source| PacketError::Netlink { source })?;
-        let addresses = AddressWatch::open().map_err(|source| PacketError::Netlink { source })?;
+        let mut netlink =
+            RtnetlinkSocket::open().map_err(|source| PacketError::Netlink { source })?;
+        let addresses =
+            RtnetlinkMonitor::open(&[RtnetlinkGroup::Ipv4Addresses, RtnetlinkGroup::Ipv6Addresses])
+                .map_err(|source| PacketError::Netlink { source })?;
         let loaded = PacketProgram::load(&settings)?;
         let tap = Tap::open(&mut netlink)?;
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)

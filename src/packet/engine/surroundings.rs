@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::worker::PacketWorker;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{MAX_PEERS, RawAddress, RawPeer, server_method};
-use crate::packet::netlink::{NetworkDevice, NetworkNeighbour, RouteSocket, RouteToServer};
+use crate::packet::netlink::{NetworkDevice, NetworkNeighbour, RouteToServer};
 use crate::packet::tunnel_source::TunnelSource;
+use crate::rtnetlink::RtnetlinkSocket;
 
 impl PacketWorker {
     /// Attaches the program to devices that have appeared.
@@ -131,7 +132,7 @@ fn way_to(
 fn peer_of(
     device: &NetworkDevice,
     neighbours: &[NetworkNeighbour],
-    netlink: &mut RouteSocket,
+    netlink: &mut RtnetlinkSocket,
 ) -> Option<RawPeer> {
     let place = device.peer_elsewhere?;
     let mut macs = neighbours.iter().filter(|it| it.device == device.index).map(|it| &it.mac);

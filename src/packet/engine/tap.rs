@@ -5,8 +5,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::packet::error::PacketError;
-use crate::packet::netlink::{NetworkDevice, RouteSocket};
-use crate::sys::tap::open_tap;
+use crate::packet::netlink::NetworkDevice;
+use crate::rtnetlink::RtnetlinkSocket;
+use crate::sys::tuntap::open_tap;
 
 /// The header before each frame (`virtio_net_hdr`).
 pub(super) const HEADER_LEN: usize = 10;
@@ -22,7 +23,7 @@ pub(super) struct Tap {
 
 impl Tap {
     /// Makes the device, and sets it up.
-    pub(super) fn open(netlink: &mut RouteSocket) -> Result<Self, PacketError> {
+    pub(super) fn open(netlink: &mut RtnetlinkSocket) -> Result<Self, PacketError> {
         let mut open = || {
             let (file, name) = open_tap(c"lvs%d")?;
             // The stack sends nothing of its own to it, and takes what the director refuses.

@@ -24,10 +24,10 @@ use crate::packet::check_program::CheckProgram;
 use crate::packet::error::PacketError;
 use crate::packet::layout::{RawControl, RawServiceKey, event_kind};
 use crate::packet::maps::PacketMaps;
-use crate::packet::netlink::{AddressWatch, RouteSocket};
 use crate::packet::program::{PacketProgram, detach};
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
+use crate::rtnetlink::{RtnetlinkMonitor, RtnetlinkSocket};
 use crate::sync::Mutex;
 
 /// The events that are read before other work goes on.
@@ -91,8 +91,8 @@ pub(super) struct PacketWorker {
     pub(super) maps: PacketMaps,
     pub(super) program: PacketProgram,
     pub(super) tap: Tap,
-    pub(super) netlink: RouteSocket,
-    addresses: AddressWatch,
+    pub(super) netlink: RtnetlinkSocket,
+    addresses: RtnetlinkMonitor,
     pub(super) settings: PacketSettings,
     pub(super) commands: CommandSender,
     pub(super) received: Receiver<PacketCommand>,
@@ -134,7 +134,7 @@ impl PacketWorker {
     pub(super) fn new(
         (program, maps): (PacketProgram, PacketMaps),
         tap: Tap,
-        (netlink, addresses): (RouteSocket, AddressWatch),
+        (netlink, addresses): (RtnetlinkSocket, RtnetlinkMonitor),
         settings: PacketSettings,
         (commands, received): (CommandSender, Receiver<PacketCommand>),
     ) -> Result<Self, PacketError> {
@@ -197,7 +197,7 @@ impl PacketWorker {
                 next - now().min(next)
             };
             let (has_packet, has_address) = self.wait(wait);
-            if has_address && self.addresses.take_change() {
+            if has_address && self.addresses.has_changed() {
                 // It is told before routes have changed.
                 look_again = Some(now() + LOOK_AGAIN_AFTER);
                 let result = self.follow_addresses(now());

@@ -23,11 +23,11 @@ use crate::packet::layout::{
     event_kind, flow_state, server_method,
 };
 use crate::packet::maps::PacketMaps;
-use crate::packet::netlink::RouteSocket;
 use crate::packet::program::PacketProgram;
 use crate::packet::settings::PacketSettings;
 use crate::packet::statistics::PacketStatistics;
-use crate::sys::tap::open_tap;
+use crate::rtnetlink::RtnetlinkSocket;
+use crate::sys::tuntap::open_tap;
 
 /// Room for more flows than a test makes: which one a full table forgets is the kernel's choice.
 const FLOWS: u32 = 32_768;
@@ -93,7 +93,7 @@ fn tap_device() -> Result<u32, String> {
     static TAP: OnceLock<Result<(File, u32), String>> = OnceLock::new();
     let tap = TAP.get_or_init(|| {
         let (file, name) = open_tap(c"lvsmodel%d").map_err(|it| format!("a tap device: {it}"))?;
-        let device = RouteSocket::open().and_then(|mut netlink| netlink.device(&name));
+        let device = RtnetlinkSocket::open().and_then(|mut netlink| netlink.device(&name));
         let device = device.map_err(|error| format!("the tap device {name}: {error}"))?;
         Ok((file, device.index))
     });
@@ -129,7 +129,7 @@ impl ComparedProgram {
             enter_namespace()?;
             let (file, name) =
                 open_tap(c"lvsmodel%d").map_err(|it| format!("a tap device: {it}"))?;
-            let device = RouteSocket::open().and_then(|mut netlink| netlink.device(&name));
+            let device = RtnetlinkSocket::open().and_then(|mut netlink| netlink.device(&name));
             let device = device.map_err(|error| format!("the tap device {name}: {error}"))?;
             opened = Some((file, name));
             Ok(device.index)

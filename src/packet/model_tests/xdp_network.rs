@@ -11,7 +11,7 @@ use crate::packet::layout::{
     RawXdpDevice, XDP_DEVICE_REDIRECTS, XDP_DEVICE_SENDS, XDP_DEVICE_SLOTS,
 };
 use crate::packet::maps::PacketMaps;
-use crate::packet::netlink::RouteSocket;
+use crate::rtnetlink::RtnetlinkSocket;
 
 /// The neighbour of each device: the loopback device, and the tap device.
 const NEIGHBOURS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
@@ -44,7 +44,7 @@ pub(super) struct XdpNetwork {
 impl XdpNetwork {
     /// Makes routes by both devices, and lets the program know them.
     pub(super) fn set_up(tap: (u32, &str, File), maps: &mut PacketMaps) -> Self {
-        let device = RouteSocket::open().and_then(|mut netlink| {
+        let device = RtnetlinkSocket::open().and_then(|mut netlink| {
             netlink.set_up(tap.0)?;
             netlink.device(tap.1)
         });

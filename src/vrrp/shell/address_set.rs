@@ -5,8 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::netlink::{NetworkInterface, RtnetlinkSocket, ethernet_interface};
+use super::netlink::{NetworkInterface, ethernet_interface};
 use super::{MacAddress, VirtualAddress, VirtualRoute, VirtualRouterConfig, VrrpStartError};
+use crate::rtnetlink::RtnetlinkSocket;
 use crate::vrrp::config::OWNER_PRIORITY;
 
 /// A failed change of an address or route.

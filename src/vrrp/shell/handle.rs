@@ -21,10 +21,12 @@ use super::{NotifyCommands, VirtualRouterConfig, VrrpEvents, VrrpStartError, Vrr
 #[cfg(target_os = "linux")]
 use super::{
     instance::VrrpInstance,
-    netlink::{RtnetlinkMonitor, RtnetlinkSocket, default_source},
+    netlink::default_source,
     thread::{VrrpCommand, VrrpThread, now},
 };
 use crate::events::EventSender;
+#[cfg(target_os = "linux")]
+use crate::rtnetlink::{RtnetlinkGroup, RtnetlinkMonitor, RtnetlinkSocket};
 use crate::sync::{Mutex, lock};
 use crate::vrrp::{OutgoingAdvert, TrackEffect, UnknownTrack, VrrpConfigError};
 
@@ -119,7 +121,12 @@ impl Vrrp {
         })?;
         let wrap_io = VrrpStartError::wrap_io;
         let mut netlink = RtnetlinkSocket::open().map_err(wrap_io("open a netlink socket"))?;
-        let monitor = RtnetlinkMonitor::open().map_err(wrap_io("open a netlink socket"))?;
+        let monitor = RtnetlinkMonitor::open(&[
+            RtnetlinkGroup::Links,
+            RtnetlinkGroup::Ipv4Addresses,
+            RtnetlinkGroup::Ipv6Addresses,
+        ])
+        .map_err(wrap_io("open a netlink socket"))?;
         let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let wakeup = wakeup.map_err(|error| wrap_io("create an eventfd")(error.into()))?;
         let wakeup = Arc::new(wakeup);

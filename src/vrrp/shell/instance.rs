@@ -9,10 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::address_set::{AddressSetError, VirtualAddressSet};
 use super::announcer::AddressAnnouncer;
 use super::connection_reset::reset_connections;
-use super::netlink::{RtnetlinkSocket, ethernet_interface};
+use super::netlink::ethernet_interface;
 use super::socket::AdvertSocket;
 use super::status::AdvertCounters;
 use super::{VirtualRouterConfig, VrrpEventKind, VrrpStartError};
+use crate::rtnetlink::RtnetlinkSocket;
 use crate::vrrp::tracked_items::{ADDRESSES_TRACK, BUILT_IN_TRACKS, LINK_TRACK, SOURCE_TRACK};
 use crate::vrrp::{
     Advert, AdvertAuthError, AdvertError, AdvertSigner, AdvertVerifier, IpHeaderInfo,

@@ -1,16 +1,11 @@
-//! Reads and changes interfaces, addresses and routes by rtnetlink.
-//!
-//! Each call sends a request and reads the kernel's replies, which are there at once: no call blocks.
+//! What the election reads and changes: interfaces, addresses and routes.
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
@@ -20,19 +15,10 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::{MacAddress, VirtualAddress, VirtualRoute, VrrpStartError};
-
-/// The longest datagram of a reply: kernels fill up to 32 KiB.
-const MAX_DATAGRAM_LEN: usize = 32 * 1024;
-/// The multicast groups of notifications for interfaces, and for addresses of both families.
-const RTNLGRP_LINK: u32 = 1;
-const RTNLGRP_IPV4_IFADDR: u32 = 5;
-const RTNLGRP_IPV6_IFADDR: u32 = 9;
+use crate::rtnetlink::{RtnetlinkSocket, address_family, ignore_errnos, is_errno};
 
 /// A network interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,34 +38,13 @@ pub(super) struct InterfaceAddress {
     pub(super) lifetime: Option<Duration>,
 }
 
-/// A netlink socket for requests.
-pub(super) struct RtnetlinkSocket {
-    socket: Socket,
-    sequence: u32,
-}
-
-impl std::fmt::Debug for RtnetlinkSocket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RtnetlinkSocket").finish_non_exhaustive()
-    }
-}
-
 impl RtnetlinkSocket {
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        // The reply is there when the request has been sent; if it is not, the call fails.
-        socket.set_non_blocking(true)?;
-        Ok(Self { socket, sequence: 0 })
-    }
-
     /// Returns the interface of this name.
     pub(super) fn interface(&mut self, name: &str) -> io::Result<Option<NetworkInterface>> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         match self.request(RouteNetlinkMessage::GetLink(message), 0) {
-            Err(error) if is_errno(&error, Errno::ENODEV) => Ok(None),
+            Err(error) if is_errno(&error, Errno::NODEV) => Ok(None),
             Err(error) => Err(error),
             Ok(replies) => Ok(replies.into_iter().find_map(|reply| match reply {
                 RouteNetlinkMessage::NewLink(message) => Some(parse_link(&message)),
@@ -155,14 +120,14 @@ impl RtnetlinkSocket {
         // Over IPv6 the kernel must not choose the address as source of this machine's packets.
         cache.ifa_preferred = if address.ip().is_ipv6() { 0 } else { seconds };
         message.attributes.push(AddressAttribute::CacheInfo(cache));
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.change(RouteNetlinkMessage::NewAddress(message), flags)
     }
 
     /// Removes an address, if it is there.
     pub(super) fn remove_address(&mut self, address: VirtualAddress, index: u32) -> io::Result<()> {
         let message = RouteNetlinkMessage::DelAddress(address_message(address, index));
-        ignore_errnos(self.request(message, NLM_F_ACK), &[Errno::EADDRNOTAVAIL, Errno::ENODEV])
+        ignore_errnos(self.change(message, 0), &[Errno::ADDRNOTAVAIL, Errno::NODEV])
     }
 
     /// Adds a route, or renews it.
@@ -176,14 +141,14 @@ impl RtnetlinkSocket {
         if let Some(lifetime) = lifetime.filter(|_| route.destination.ip().is_ipv6()) {
             message.attributes.push(RouteAttribute::Expires(lifetime.as_secs() as u32));
         }
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.request(RouteNetlinkMessage::NewRoute(message), flags).map(drop)
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.change(RouteNetlinkMessage::NewRoute(message), flags)
     }
 
     /// Removes a route, if it is there.
     pub(super) fn remove_route(&mut self, route: &VirtualRoute, index: u32) -> io::Result<()> {
         let message = RouteNetlinkMessage::DelRoute(route_message(route, index));
-        ignore_errnos(self.request(message, NLM_F_ACK), &[Errno::ESRCH, Errno::ENODEV])
+        ignore_errnos(self.change(message, 0), &[Errno::SRCH, Errno::NODEV])
     }
 
     /// Creates a macvlan on an interface, with this hardware address. An existing interface of that
@@ -202,8 +167,8 @@ impl RtnetlinkSocket {
             LinkAttribute::Address(mac.0.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::MacVlan), LinkInfo::Data(mode)]),
         ];
-        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        ignore_errnos(self.request(RouteNetlinkMessage::NewLink(message), flags), &[Errno::EEXIST])
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        ignore_errnos(self.change(RouteNetlinkMessage::NewLink(message), flags), &[Errno::EXIST])
     }
 
     /// Sets an interface up or down.
@@ -212,111 +177,14 @@ impl RtnetlinkSocket {
         message.header.index = index;
         message.header.change_mask = LinkFlags::Up;
         message.header.flags = if is_up { LinkFlags::Up } else { LinkFlags::empty() };
-        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
     /// Removes an interface, if it is there.
     pub(super) fn remove_link(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        ignore_errnos(
-            self.request(RouteNetlinkMessage::DelLink(message), NLM_F_ACK),
-            &[Errno::ENODEV],
-        )
-    }
-
-    fn request(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        self.receive_replies(flags & (NLM_F_ACK | NLM_F_DUMP) == 0)
-    }
-
-    /// Receives the parts of a reply, until an acknowledgement, or the only part if `is_single`.
-    fn receive_replies(&mut self, is_single: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut replies = Vec::new();
-        loop {
-            let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
-            self.socket.recv(&mut buffer, 0)?;
-            let mut rest = &buffer[..];
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                // Parts are aligned to four bytes.
-                let length = (message.header.length as usize).max(16).next_multiple_of(4);
-                rest = rest.get(length..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(replies),
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(replies),
-                    NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(message) => replies.push(message),
-                    _ => {}
-                }
-            }
-            if is_single && !replies.is_empty() {
-                return Ok(replies);
-            }
-        }
-    }
-}
-
-/// A netlink socket for notifications: readable when interfaces or addresses have changed.
-pub(super) struct RtnetlinkMonitor {
-    socket: Socket,
-}
-
-impl std::fmt::Debug for RtnetlinkMonitor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RtnetlinkMonitor").finish_non_exhaustive()
-    }
-}
-
-impl RtnetlinkMonitor {
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
-            socket.add_membership(group)?;
-        }
-        socket.set_non_blocking(true)?;
-        Ok(Self { socket })
-    }
-
-    /// Tells whether interfaces or addresses changed since the last call. The notifications are
-    /// discarded, because some may be lost: the caller requests the current state.
-    pub(super) fn has_changed(&mut self) -> bool {
-        let mut has_changed = false;
-        // Bounded, because more notifications may arrive meanwhile.
-        for _ in 0..64 {
-            let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
-            match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => has_changed = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Notifications were lost (ENOBUFS), or reading failed.
-                Err(_) => has_changed = true,
-            }
-        }
-        has_changed
-    }
-}
-
-impl AsFd for RtnetlinkMonitor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // `netlink_sys::Socket` does not implement `AsFd`.
-        crate::sys::fd::borrow_fd(&self.socket)
+        ignore_errnos(self.change(RouteNetlinkMessage::DelLink(message), 0), &[Errno::NODEV])
     }
 }
 
@@ -413,20 +281,4 @@ fn route_message(route: &VirtualRoute, index: u32) -> RouteMessage {
     attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(address(ip))));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
     message
-}
-
-const fn address_family(ip: IpAddr) -> AddressFamily {
-    if ip.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
-}
-
-fn is_errno(error: &io::Error, code: Errno) -> bool {
-    error.raw_os_error() == Some(code as i32)
-}
-
-/// Treats these errors as success.
-fn ignore_errnos<T>(result: io::Result<T>, codes: &[Errno]) -> io::Result<()> {
-    match result {
-        Err(error) if codes.iter().any(|code| is_errno(&error, *code)) => Ok(()),
-        result => result.map(drop),
-    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::netlink::RtnetlinkSocket;
+use crate::rtnetlink::RtnetlinkSocket;
 
 /// Asks the kernel of the network namespace of the thread that opens it.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::events::{VrrpEvent, VrrpEventKind};
 use super::instance::VrrpInstance;
-use super::netlink::{RtnetlinkMonitor, RtnetlinkSocket};
 use super::status::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
 use super::{VirtualRouterConfig, VrrpStartError};
 use crate::events::EventSender;
 use crate::histogram::AtomicHistogram;
+use crate::rtnetlink::{RtnetlinkMonitor, RtnetlinkSocket};
 use crate::vrrp::{ElectionOutput, TrackEffect, VrrpState, VrrpSyncGroup};
 
 /// Above ordinary threads, below the kernel's own threads.

@@ -206,6 +206,9 @@ impl TopView {
         for router in self.status["vrrp"]["routers"].as_array().into_iter().flatten() {
             line += &format!("  {} {}", text(&router["name"]), text(&router["state"]));
         }
+        for address in self.status["announce"]["addresses"].as_array().into_iter().flatten() {
+            line += &format!("  {} {}", text(&address["address"]), text(&address["state"]));
+        }
         let style = Style::new().add_modifier(Modifier::BOLD);
         match &self.failure {
             None => Line::styled(line, style),

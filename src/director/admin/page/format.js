@@ -35,8 +35,8 @@ export const millis = (value) =>
 /** Returns the class of a state: of a server, a service or a virtual router. */
 export function kindOf(state) {
   return {
-    eligible: "good", up: "good", master: "good",
-    down: "bad", ejected: "bad", withheld: "bad", fault: "bad",
+    eligible: "good", up: "good", master: "good", announced: "good",
+    down: "bad", ejected: "bad", withheld: "bad", fault: "bad", "last resort": "bad", withdrawn: "bad",
     degraded: "fair",
   }[state] || "fair";
 }

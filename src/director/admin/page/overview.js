@@ -88,9 +88,29 @@ function createRouter() {
   return { node, update };
 }
 
+function createAddress() {
+  const name = make("b");
+  const badge = make("span");
+  const age = make("span", { class: "dim" });
+  const more = make("div", { class: "reason" });
+  const node = make("li", {}, make("span", {}, name, " ", badge), age, more);
+  const update = (address) => {
+    const state = address.state.replace("_", " ");
+    setText(name, address.address);
+    setText(badge, state);
+    setAttribute(badge, "class", `badge ${kindOf(state)}`);
+    setText(age, `for ${duration(address.since * 1000)}`);
+    setText(more, [address.reason.replaceAll("_", " "), address.metric === null ? "" : `metric ${address.metric}`,
+      address.recovers_in === null ? "" : `${duration(address.recovers_in * 1000)} of the recovery delay left`,
+      address.failure].filter((text) => text).join(" · "));
+  };
+  return { node, update };
+}
+
 const tiles = new KeyedList($("tiles"), createTile);
 const attention = new KeyedList($("attention"), createServer);
 const routers = new KeyedList($("routers"), createRouter);
+const addresses = new KeyedList($("addresses"), createAddress);
 
 /** Returns whether the search finds a service by its name, its addresses or its scheduler. */
 function isFound(service, text) {
@@ -125,7 +145,16 @@ export function drawOverview(data) {
   showText($("attention-note"), hidden ? `and ${count(hidden)} more` : data.servers.length ? ""
     : choice.search ? "No server matches." : "All servers are eligible, and none is changed by hand.");
   isAsked = false;
+  drawAnnounced(data.announce);
   drawPair(data);
+}
+
+function drawAnnounced(announce) {
+  $("announced").hidden = !announce;
+  if (!announce) return;
+  addresses.update(announce.addresses.map((address) => [address.address, address]));
+  showText($("announce-mode"), { drain: "This director is drained: it announces with a higher metric.",
+    withdraw: "This director withdraws its addresses." }[announce.mode] || "");
 }
 
 function drawPair(data) {

@@ -1,0 +1,129 @@
+//! The interface of the announcements, and the routes of one address after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::net::IpAddr;
+
+use super::AnnounceStartError;
+use super::netlink::{HostRoute, HostRouteKind};
+use crate::rtnetlink::RtnetlinkSocket;
+use crate::sys::tuntap::open_shared_tun;
+
+/// The interface of the routes that are announced.
+pub const ANNOUNCE_INTERFACE: &str = "lvs-announce";
+
+/// A failed change of a route or of the interface.
+#[derive(Debug)]
+pub(super) struct RouteError {
+    pub(super) operation: String,
+    pub(super) source: io::Error,
+}
+
+/// The interface, and a socket to change routes by.
+#[derive(Debug)]
+pub(super) struct AnnounceRoutes {
+    netlink: RtnetlinkSocket,
+    /// The interface ends when the last process closes it.
+    _device: File,
+    index: u32,
+}
+
+impl AnnounceRoutes {
+    /// Makes the interface, or joins that of another process, in the network namespace of the calling thread.
+    pub(super) fn open() -> Result<Self, AnnounceStartError> {
+        let netlink = RtnetlinkSocket::open();
+        let mut netlink = netlink.map_err(AnnounceStartError::wrap_io("open a netlink socket"))?;
+        let opened = open_device(&mut netlink).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => AnnounceStartError::NoTun,
+            _ => AnnounceStartError::wrap_io("make the interface lvs-announce")(error),
+        });
+        let (device, index) = opened?;
+        Ok(Self { netlink, _device: device, index })
+    }
+
+    /// Returns what a predecessor has announced, by the addresses.
+    pub(super) fn announced(
+        &mut self,
+        protocol: u8,
+    ) -> Result<BTreeMap<IpAddr, BTreeSet<u32>>, RouteError> {
+        let routes = self.netlink.announcements(self.index, protocol);
+        let operation = || "list the routes".to_owned();
+        let routes = routes.map_err(|source| RouteError { operation: operation(), source })?;
+        let mut announced = BTreeMap::<_, BTreeSet<_>>::new();
+        for route in routes {
+            if let HostRouteKind::Announcement { metric } = route.kind {
+                announced.entry(route.address).or_default().insert(metric);
+            }
+        }
+        Ok(announced)
+    }
+
+    /// Makes the interface again if somebody removed it, and returns whether somebody did. Then there are no
+    /// routes by it any more. An interface that somebody set down is set up.
+    pub(super) fn restore_interface(&mut self) -> Result<bool, RouteError> {
+        let mut restore = || {
+            let found = self.netlink.find_interface(ANNOUNCE_INTERFACE)?;
+            if let Some(interface) = found.filter(|interface| interface.index == self.index) {
+                return match interface.is_up {
+                    true => Ok(false),
+                    false => self.netlink.set_interface_up(self.index).map(|()| false),
+                };
+            }
+            (self._device, self.index) = open_device(&mut self.netlink)?;
+            Ok(true)
+        };
+        let operation = || format!("restore the interface {ANNOUNCE_INTERFACE}");
+        restore().map_err(|source| RouteError { operation: operation(), source })
+    }
+
+    /// Adds a route if it is not there, renews its lifetime, and returns whether it was not there.
+    pub(super) fn ensure(&mut self, route: HostRoute) -> Result<bool, RouteError> {
+        let mut ensure = || {
+            let was_missing = self.netlink.ensure_route(route, self.index)?;
+            if !was_missing && route.has_lifetime() {
+                self.netlink.renew_route(route, self.index)?;
+            }
+            Ok(was_missing)
+        };
+        ensure().map_err(|source| RouteError { operation: format!("add {route}"), source })
+    }
+
+    /// Removes a route, if it is there.
+    pub(super) fn remove(&mut self, route: HostRoute) -> Result<(), RouteError> {
+        let removed = self.netlink.delete_route(route, self.index);
+        removed.map_err(|source| RouteError { operation: format!("remove {route}"), source })
+    }
+}
+
+impl HostRoute {
+    fn has_lifetime(&self) -> bool {
+        self.kind == HostRouteKind::Local && self.address.is_ipv6()
+    }
+}
+
+impl std::fmt::Display for HostRoute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            HostRouteKind::Local => write!(f, "the local route to {}", self.address),
+            HostRouteKind::Announcement { metric } => {
+                write!(f, "the route to {} of metric {metric}", self.address)
+            }
+        }
+    }
+}
+
+/// Makes the interface or joins it, sets it up, and returns its file and its number.
+fn open_device(netlink: &mut RtnetlinkSocket) -> io::Result<(File, u32)> {
+    let device = open_shared_tun(c"lvs-announce")?;
+    // The stack sends nothing of its own to it.
+    for (setting, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")] {
+        let path = format!("/proc/sys/net/ipv6/conf/{ANNOUNCE_INTERFACE}/{setting}");
+        // Without IPv6 there is no such setting.
+        let _ = fs::write(path, value);
+    }
+    let interface = netlink.find_interface(ANNOUNCE_INTERFACE)?;
+    let index = interface.ok_or(io::ErrorKind::NotConnected)?.index;
+    netlink.set_interface_up(index)?;
+    Ok((device, index))
+}

@@ -1,0 +1,249 @@
+//! The thread that holds the routes: a loop over commands, delays, and a look at the routes each second.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use super::address_routes::{AddressRoutes, LastFailure};
+use super::routes::AnnounceRoutes;
+use super::{
+    AnnounceEvent, AnnounceEventKind, AnnounceMode, AnnounceStatus, Announcement, AnnouncerConfig,
+};
+use crate::events::EventSender;
+
+/// How often the routes are looked at, which somebody else may have removed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A command to the thread.
+#[derive(Debug)]
+pub(super) enum AnnounceCommand {
+    /// Set whether the services at an address can serve.
+    SetHealth { address: IpAddr, is_healthy: bool },
+    /// Set an operator's mode.
+    SetMode { mode: AnnounceMode, reply: SyncSender<()> },
+    /// Change to another configuration.
+    Reconfigure { config: AnnouncerConfig, reply: SyncSender<()> },
+    /// Send the status.
+    Status(SyncSender<AnnounceStatus>),
+    /// Leave the announcements as they are, or continue.
+    #[cfg(feature = "director")]
+    Pause(bool),
+    /// Remove the routes of other addresses.
+    #[cfg(feature = "director")]
+    RemoveUnknown,
+    /// End, and leave the routes.
+    #[cfg(feature = "director")]
+    Leave,
+    /// Remove the routes, and end.
+    Stop,
+}
+
+/// The data of the thread.
+#[derive(Debug)]
+pub(super) struct AnnounceThread {
+    config: AnnouncerConfig,
+    mode: AnnounceMode,
+    addresses: BTreeMap<IpAddr, AddressRoutes>,
+    /// Addresses that were removed, until their local routes are.
+    removed: BTreeMap<IpAddr, (AddressRoutes, Instant)>,
+    routes: AnnounceRoutes,
+    is_paused: bool,
+    /// The operation that fails at present and concerns all addresses.
+    failure: LastFailure,
+    check_at: Instant,
+    commands: Receiver<AnnounceCommand>,
+    /// The only strong reference: the readers' streams end with the thread.
+    events: Arc<EventSender<AnnounceEvent>>,
+}
+
+impl AnnounceThread {
+    pub(super) fn new(
+        config: AnnouncerConfig,
+        routes: AnnounceRoutes,
+        mut found: BTreeMap<IpAddr, BTreeSet<u32>>,
+        commands: Receiver<AnnounceCommand>,
+        events: Arc<EventSender<AnnounceEvent>>,
+    ) -> Self {
+        let now = now();
+        let addresses = config.addresses.iter().map(|address| {
+            let metrics = found.remove(address).unwrap_or_default();
+            (*address, AddressRoutes::new(*address, Announcement::new(&config), metrics, now))
+        });
+        Self {
+            addresses: addresses.collect(),
+            removed: BTreeMap::new(),
+            config,
+            mode: AnnounceMode::default(),
+            routes,
+            is_paused: false,
+            failure: LastFailure::default(),
+            check_at: now,
+            commands,
+            events,
+        }
+    }
+
+    /// Runs until [`AnnounceCommand::Stop`], or until the sender of commands is dropped.
+    pub(super) fn run(mut self) {
+        loop {
+            self.update(now());
+            let wait = self.next_deadline().saturating_duration_since(now());
+            match self.commands.recv_timeout(wait) {
+                Err(RecvTimeoutError::Timeout) => {}
+                #[cfg(feature = "director")]
+                Ok(AnnounceCommand::Leave) => return,
+                Ok(AnnounceCommand::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(command) => self.run_command(command, now()),
+            }
+        }
+        let removed = self.removed.values_mut().map(|(address, _)| address);
+        for address in self.addresses.values_mut().chain(removed) {
+            // If that fails, the interface ends, and the routes with it.
+            let _ = address.remove_all(&mut self.routes, self.config.route_protocol);
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let recoveries = self.addresses.values().filter_map(|it| it.announcement.poll_timeout());
+        let removals = self.removed.values().map(|(_, at)| *at);
+        recoveries.chain(removals).fold(self.check_at, Instant::min)
+    }
+
+    fn run_command(&mut self, command: AnnounceCommand, now: Instant) {
+        match command {
+            AnnounceCommand::SetHealth { address, is_healthy } => {
+                if let Some(address) = self.addresses.get_mut(&address) {
+                    address.announcement.set_health(now, is_healthy);
+                }
+            }
+            AnnounceCommand::SetMode { mode, reply } => {
+                self.mode = mode;
+                for address in self.addresses.values_mut() {
+                    address.announcement.set_mode(mode);
+                }
+                self.update(now);
+                let _ = reply.try_send(());
+            }
+            AnnounceCommand::Reconfigure { config, reply } => {
+                self.reconfigure(config, now);
+                self.update(now);
+                let _ = reply.try_send(());
+            }
+            AnnounceCommand::Status(reply) => drop(reply.try_send(self.status(now))),
+            #[cfg(feature = "director")]
+            AnnounceCommand::Pause(is_paused) => self.is_paused = is_paused,
+            #[cfg(feature = "director")]
+            AnnounceCommand::RemoveUnknown => self.remove_unknown(),
+            // Ends the loop that calls this.
+            #[cfg(feature = "director")]
+            AnnounceCommand::Leave => {}
+            AnnounceCommand::Stop => {}
+        }
+    }
+
+    fn reconfigure(&mut self, config: AnnouncerConfig, now: Instant) {
+        let protocol = std::mem::replace(&mut self.config, config).route_protocol;
+        if protocol != self.config.route_protocol {
+            // The kernel does not tell routes of two protocol numbers apart.
+            for address in self.addresses.values_mut() {
+                let failure = address.remove_all(&mut self.routes, protocol).err();
+                address.report(failure, &self.events);
+            }
+        }
+        let config = &self.config;
+        let is_gone = |address: &IpAddr| !config.addresses.contains(address);
+        let gone: Vec<_> = self.addresses.keys().copied().filter(is_gone).collect();
+        for address in gone {
+            let Some(mut routes) = self.addresses.remove(&address) else { continue };
+            routes.announcement.set_mode(AnnounceMode::Withdraw);
+            self.removed.insert(address, (routes, now + config.removal_delay));
+        }
+        for address in &config.addresses {
+            let added = || {
+                let mut announcement = Announcement::new(config);
+                announcement.set_mode(self.mode);
+                AddressRoutes::new(*address, announcement, BTreeSet::new(), now)
+            };
+            let back = self.removed.remove(address).map(|(mut routes, _)| {
+                routes.announcement.set_mode(self.mode);
+                routes
+            });
+            let entry = self.addresses.entry(*address);
+            let routes = entry.or_insert_with(|| back.unwrap_or_else(added));
+            routes.announcement.reconfigure(config);
+        }
+    }
+
+    /// Makes the routes what they are to be. Each second it looks whether they are there.
+    fn update(&mut self, now: Instant) {
+        let is_check = now >= self.check_at;
+        if is_check {
+            self.check_at = now + CHECK_INTERVAL;
+            self.check_interface();
+        }
+        let removed = self.removed.values_mut().map(|(address, _)| address);
+        for address in self.addresses.values_mut().chain(removed) {
+            address.announcement.handle_timeout(now);
+            let (routes, config, events) = (&mut self.routes, &self.config, &self.events);
+            if !self.is_paused {
+                address.publish_change(events, now);
+            }
+            let result = address.update(routes, config, is_check, self.is_paused, events);
+            address.report(result.err(), events);
+        }
+        let protocol = self.config.route_protocol;
+        self.removed.retain(|_, (address, at)| {
+            let is_due = *at <= now;
+            if is_due {
+                let failure = address.remove_all(&mut self.routes, protocol).err();
+                address.report(failure, &self.events);
+            }
+            !is_due
+        });
+    }
+
+    /// Makes the interface again if somebody removed it.
+    fn check_interface(&mut self) {
+        let result = self.routes.restore_interface();
+        if let Ok(true) = result {
+            let removed = self.removed.values_mut().map(|(address, _)| address);
+            self.addresses.values_mut().chain(removed).for_each(AddressRoutes::forget_routes);
+            self.events.send(AnnounceEvent::new(None, AnnounceEventKind::InterfaceRestored));
+        }
+        self.failure.report(None, result.err(), &self.events);
+    }
+
+    /// Removes what others have announced by the interface.
+    #[cfg(feature = "director")]
+    fn remove_unknown(&mut self) {
+        let protocol = self.config.route_protocol;
+        let mut remove = || {
+            for (address, metrics) in self.routes.announced(protocol)? {
+                if self.addresses.contains_key(&address) || self.removed.contains_key(&address) {
+                    continue;
+                }
+                let announcement = Announcement::new(&self.config);
+                let mut routes = AddressRoutes::new(address, announcement, metrics, self.check_at);
+                routes.remove_all(&mut self.routes, protocol)?;
+            }
+            Ok(())
+        };
+        let failure = remove().err();
+        self.failure.report(None, failure, &self.events);
+    }
+
+    fn status(&self, now: Instant) -> AnnounceStatus {
+        let mut addresses: Vec<_> = self.addresses.values().map(|it| it.status(now)).collect();
+        for address in &mut addresses {
+            address.failure = address.failure.take().or_else(|| self.failure.0.clone());
+        }
+        AnnounceStatus { mode: self.mode, addresses }
+    }
+}
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "this thread reads the clock for announcements")]
+    Instant::now()
+}

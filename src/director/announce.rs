@@ -1,0 +1,307 @@
+//! The director's announcements: it tells the announcer which addresses have healthy services, passes an operator's mode
+//! on, and publishes what the announcer reports.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::config::AnnounceConfig;
+use super::error::DirectorError;
+use super::event_log::EventLog;
+use super::events::{AnnounceModeEvent, ChangeOrigin, DirectorEvent};
+use super::registry::ServiceRegistry;
+use super::supervisor::TaskSupervisor;
+use super::time::tokio_now;
+use crate::announce::{AnnounceEvents, AnnounceMode, AnnounceStatus, Announcer, AnnouncerConfig};
+use crate::sync::{Mutex, lock};
+
+/// The name of the announcer's thread among the tasks.
+const ANNOUNCE_TASK: &str = "announcements";
+/// How often the health of the services is read.
+const READ_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a check may have no result before its service counts as one without quorum.
+const MAX_VERDICT_WAIT: Duration = Duration::from_secs(30);
+
+/// The announcements that run, if any. A clone is another handle on the same ones.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AnnounceSlot(Arc<Mutex<Option<RunningAnnouncer>>>);
+
+#[derive(Clone, Debug)]
+struct RunningAnnouncer {
+    announcer: Arc<Announcer>,
+    config: AnnouncerConfig,
+    mode: AnnounceMode,
+}
+
+impl AnnounceSlot {
+    /// Returns the status, if there are announcements; it waits for their thread, for a second at most.
+    pub(super) fn status(&self) -> Option<AnnounceStatus> {
+        self.running()?.announcer.status()
+    }
+
+    /// Sets an operator's mode, and returns when the routes are changed.
+    pub(super) fn set_mode(
+        &self,
+        mode: AnnounceMode,
+        origin: ChangeOrigin,
+        log: &EventLog,
+    ) -> Result<(), DirectorError> {
+        let announcer = {
+            let mut slot = lock(&self.0);
+            let running = slot.as_mut().ok_or(DirectorError::NoAnnouncements)?;
+            running.mode = mode;
+            Arc::clone(&running.announcer)
+        };
+        announcer.set_mode(mode)?;
+        let event = AnnounceModeEvent { at: SystemTime::now(), mode, origin };
+        log.publish(DirectorEvent::AnnounceMode(event));
+        Ok(())
+    }
+
+    fn running(&self) -> Option<RunningAnnouncer> {
+        lock(&self.0).clone()
+    }
+
+    /// Starts the announcer again if its thread has panicked; its interface is gone then, and the routes with it.
+    fn restart_if_ended(&self, supervisor: &TaskSupervisor) -> Option<AnnounceEvents> {
+        let running = self.running().filter(|running| running.announcer.has_ended())?;
+        supervisor.record_panic(ANNOUNCE_TASK, "its thread has ended");
+        let announcer = match Announcer::start(running.config.clone()) {
+            Ok(announcer) => Arc::new(announcer),
+            Err(error) => {
+                tracing::error!("[announce]: {error}; the director tries again");
+                return None;
+            }
+        };
+        let events = announcer.events();
+        let mut slot = lock(&self.0);
+        // Unless it was stopped meanwhile.
+        let current = slot.as_mut().filter(|it| Arc::ptr_eq(&it.announcer, &running.announcer))?;
+        let _ = announcer.set_mode(current.mode);
+        current.announcer = announcer;
+        Some(events)
+    }
+}
+
+/// Announcements that run. Dropped, they end at once.
+#[derive(Debug)]
+pub(super) struct AnnounceDriver {
+    slot: AnnounceSlot,
+    withdraw_delay: Duration,
+    _following: AbortOnDropHandle<()>,
+}
+
+/// An announcer that announces nothing yet. Dropped, it ends.
+#[derive(Debug)]
+pub(super) struct PreparedAnnouncer {
+    announcer: Announcer,
+    config: AnnouncerConfig,
+}
+
+impl PreparedAnnouncer {
+    /// Starts an announcer without health.
+    pub(super) fn start(config: &AnnounceConfig, drain: Duration) -> Result<Self, DirectorError> {
+        let config = config.announcer(drain);
+        Ok(Self { announcer: Announcer::start(config.clone())?, config })
+    }
+}
+
+impl AnnounceDriver {
+    /// Makes a prepared announcer follow the health of the services.
+    pub(super) fn start(
+        prepared: PreparedAnnouncer,
+        config: &AnnounceConfig,
+        slot: &AnnounceSlot,
+        registry: &ServiceRegistry,
+        supervisor: &TaskSupervisor,
+    ) -> Self {
+        supervisor.register(ANNOUNCE_TASK);
+        let PreparedAnnouncer { announcer, config: announcer_config } = prepared;
+        let running = RunningAnnouncer {
+            announcer: Arc::new(announcer),
+            config: announcer_config,
+            mode: AnnounceMode::default(),
+        };
+        *lock(&slot.0) = Some(running);
+        let (followed, registry) = (slot.clone(), registry.clone());
+        let counted = supervisor.clone();
+        let following = supervisor.spawn("announced health", move || {
+            let (slot, registry, supervisor) =
+                (followed.clone(), registry.clone(), counted.clone());
+            HealthFollower::new(slot, registry, supervisor).run()
+        });
+        let withdraw_delay = config.withdraw_delay();
+        Self { slot: slot.clone(), withdraw_delay, _following: following }
+    }
+
+    /// Changes to another configuration; addresses that stay keep their routes.
+    pub(super) fn reconfigure(
+        &mut self,
+        config: &AnnounceConfig,
+        drain: Duration,
+    ) -> Result<(), DirectorError> {
+        self.withdraw_delay = config.withdraw_delay();
+        let config = config.announcer(drain);
+        let announcer = {
+            let mut slot = lock(&self.slot.0);
+            let Some(running) = slot.as_mut() else { return Ok(()) };
+            running.config = config.clone();
+            Arc::clone(&running.announcer)
+        };
+        Ok(announcer.reconfigure(config)?)
+    }
+
+    /// Removes what a predecessor announced that had other addresses.
+    pub(super) fn remove_unknown(&self) {
+        if let Some(running) = self.slot.running() {
+            running.announcer.remove_unknown();
+        }
+    }
+
+    /// Leaves the announcements as they are while a successor starts, or continues to follow health.
+    pub(super) fn pause(&self, is_paused: bool) {
+        if let Some(running) = self.slot.running() {
+            running.announcer.pause(is_paused);
+        }
+    }
+
+    /// Leaves the announcements to a successor.
+    pub(super) async fn leave(self) {
+        self.end(Announcer::leave).await;
+    }
+
+    /// Withdraws all addresses, which serve on, and waits until routers have turned to other directors, or until
+    /// `cancelled` is ready. Without an announcement there is no wait.
+    pub(super) async fn withdraw(&self, cancelled: impl Future<Output = ()>) {
+        let Some(running) = self.slot.running() else { return };
+        let announcer = running.announcer;
+        let withdrawn = spawn_blocking(move || {
+            let status = announcer.status();
+            let is_announced = status.is_some_and(|status| {
+                status.addresses.iter().any(|address| address.metric.is_some())
+            });
+            is_announced && announcer.set_mode(AnnounceMode::Withdraw).is_ok()
+        });
+        if withdrawn.await.unwrap_or_default() && !self.withdraw_delay.is_zero() {
+            let delay = self.withdraw_delay;
+            tracing::info!("[announce]: the addresses are withdrawn; serving on for {delay:?}");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = cancelled => {}
+            }
+        }
+    }
+
+    /// Removes all routes.
+    pub(super) async fn stop(self) {
+        self.end(Announcer::stop).await;
+    }
+
+    async fn end(self, end: impl FnOnce(&Announcer) + Send + 'static) {
+        let running = lock(&self.slot.0).take();
+        if let Some(running) = running {
+            // If that panics, the interface ends with the announcer.
+            let _ = spawn_blocking(move || end(&running.announcer)).await;
+        }
+    }
+}
+
+impl Drop for AnnounceDriver {
+    fn drop(&mut self) {
+        *lock(&self.slot.0) = None;
+    }
+}
+
+/// Reads the health of the services of each address, and tells the announcer of changes.
+struct HealthFollower {
+    slot: AnnounceSlot,
+    registry: ServiceRegistry,
+    supervisor: TaskSupervisor,
+    /// What the announcer knows.
+    reported: BTreeMap<IpAddr, bool>,
+    /// When an address was first looked at that has no verdict yet.
+    waits_since: BTreeMap<IpAddr, Instant>,
+}
+
+impl HealthFollower {
+    fn new(slot: AnnounceSlot, registry: ServiceRegistry, supervisor: TaskSupervisor) -> Self {
+        let (reported, waits_since) = (BTreeMap::new(), BTreeMap::new());
+        Self { slot, registry, supervisor, reported, waits_since }
+    }
+
+    /// Follows until the announcements end.
+    async fn run(mut self) {
+        let Some(running) = self.slot.running() else { return };
+        let mut events = running.announcer.events();
+        drop(running);
+        let log = self.registry.events().clone();
+        let mut tick = tokio::time::interval(READ_INTERVAL);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => log.publish(DirectorEvent::Announce(event)),
+                    Some(Err(missed)) => tracing::warn!("[announce]: {missed}"),
+                    None => match self.restart_announcer().await {
+                        Some(restarted) => events = restarted,
+                        None => return,
+                    },
+                },
+                _ = tick.tick() => self.report(),
+            }
+        }
+    }
+
+    /// Starts an announcer again that has ended by itself; `None` if it was stopped.
+    async fn restart_announcer(&mut self) -> Option<AnnounceEvents> {
+        loop {
+            self.slot.running()?;
+            // A thread that ends each time must not use up a core.
+            tokio::time::sleep(super::supervisor::RESTART_DELAY).await;
+            if let Some(events) = self.slot.restart_if_ended(&self.supervisor) {
+                self.reported.clear();
+                return Some(events);
+            }
+        }
+    }
+
+    /// Tells the announcer what has changed.
+    fn report(&mut self) {
+        let Some(running) = self.slot.running() else { return };
+        let now = tokio_now();
+        for address in running.config.addresses() {
+            let health = self.registry.address_health(address).or_else(|| {
+                let since = *self.waits_since.entry(address).or_insert(now);
+                (now.saturating_duration_since(since) >= MAX_VERDICT_WAIT).then_some(false)
+            });
+            let Some(is_healthy) = health else { continue };
+            if self.reported.insert(address, is_healthy) != Some(is_healthy) {
+                running.announcer.set_health(address, is_healthy);
+            }
+        }
+        // An address that comes back is told of again.
+        self.reported.retain(|address, _| running.config.addresses().any(|it| it == *address));
+    }
+}
+
+impl ServiceRegistry {
+    /// Returns whether all services that listen on an address have their quorum; `None` while a check of one of them
+    /// has had no result.
+    fn address_health(&self, address: IpAddr) -> Option<bool> {
+        let services = self.services();
+        let mut of_address = services.iter().filter(|it| it.listens_on(address)).peekable();
+        // While a reload replaces the services.
+        of_address.peek()?;
+        let mut is_healthy = true;
+        for service in of_address {
+            if !service.has_first_verdicts() {
+                return None;
+            }
+            is_healthy &= service.has_healthy_quorum();
+        }
+        Some(is_healthy)
+    }
+}
