@@ -34,7 +34,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::world::{Process, VIRTUAL, World, config, now, until};
+use crate::world::machines::{Process, now, until};
+use crate::world::{VIRTUAL, World, config};
 
 /// Makes directors fail, and measures the time without service.
 #[derive(Debug, Parser)]

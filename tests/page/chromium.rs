@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::world::now;
+use crate::world::machines::now;
 
 /// A browser with one page; dropped, it ends.
 pub(crate) struct Chromium {

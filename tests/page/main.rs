@@ -16,8 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::chromium::Chromium;
-use crate::world::namespaces::skipped::report_skipped;
-use crate::world::{Signal, World, config};
+use crate::world::machines::Signal;
+use crate::world::machines::namespaces::skipped::report_skipped;
+use crate::world::{World, config};
 
 /// Returns whether Chromium is installed. In CI its absence is an error.
 fn can_run() -> bool {
@@ -297,8 +298,8 @@ fn the_page_shows_a_failover() {
     world.servers(&[9001, 9002]);
     let mut a = world.director("a", &config("a", 100, ""));
     let _b = world.director("b", &config("b", 100, ""));
-    world::until("a is active", || world.has("a", world::VIRTUAL));
-    world::until("b answers", || world.status("b").is_some());
+    world::machines::until("a is active", || world.has("a", world::VIRTUAL));
+    world::machines::until("b answers", || world.status("b").is_some());
     let folder = Folder::new("pair");
     let mut page = Chromium::start(Some(&world.space("b")), &folder.0);
     page.look(1280, "light");

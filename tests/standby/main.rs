@@ -13,7 +13,8 @@ use std::time::Duration;
 use lvs::director::{Director, DirectorConfig, DirectorError};
 use rustix::process::Signal;
 
-use crate::world::{Process, VIRTUAL, VIRTUAL_V6, World, config, until};
+use crate::world::machines::{Process, until};
+use crate::world::{VIRTUAL, VIRTUAL_V6, World, config};
 
 /// A running pair: `a` is active, and `b` has its state.
 struct Pair {

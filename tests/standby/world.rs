@@ -2,63 +2,45 @@
 //! namespaces `a`, `b` and `c`, with their links in a bridge in `s`.
 #![allow(dead_code, reason = "tests and the bench use what they need of it")]
 
-#[path = "../common/namespaces.rs"]
-pub(crate) mod namespaces;
+#[path = "../common/machines.rs"]
+pub(crate) mod machines;
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
-pub(crate) use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use self::machines::{Machines, Process, get_by};
 
-/// How long a condition may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The virtual address.
 pub(crate) const VIRTUAL: &str = "10.88.0.100";
 /// The IPv6 virtual addresses, where a test has some.
 pub(crate) const VIRTUAL_V6: [&str; 2] = ["fe80::100", "fd00:88::100"];
 
 /// The network namespaces; dropped, they are deleted.
-pub(crate) struct World {
-    name: String,
-    pub(crate) folder: PathBuf,
-    servers: Vec<(Arc<AtomicBool>, JoinHandle<()>)>,
+pub(crate) struct World(Machines);
+
+impl Deref for World {
+    type Target = Machines;
+
+    fn deref(&self) -> &Machines {
+        &self.0
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Machines {
+        &mut self.0
+    }
 }
 
 impl World {
     /// Returns `None` without root or `ip`, and prints the reason.
     pub(crate) fn new() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !namespaces::can_run(&["ip"]) {
-            return None;
-        }
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("lvs{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(&name);
-        fs::create_dir(&folder).expect("a folder for this process alone");
-        let world = Self { name, folder, servers: Vec::new() };
-        for side in ["s", "a", "b", "c"] {
-            world.ip(&["netns", "add", &world.space(side)]);
-            world.on(side, &["link", "set", "lo", "up"]);
-        }
-        world.on("s", &["link", "add", "sw", "type", "bridge"]);
-        world.on("s", &["link", "set", "sw", "up"]);
+        let world = Self(Machines::new(&["s", "a", "b", "c"], &["ip"])?);
+        world.add_switch("s");
         for (side, number) in [("a", 1), ("b", 2), ("c", 3)] {
-            let (space, switch) = (world.space(side), world.space("s"));
-            world.ip(&[
-                "link", "add", "eth0", "netns", &space, "type", "veth", "peer", "name", side,
-                "netns", &switch,
-            ]);
-            world.on("s", &["link", "set", "dev", side, "master", "sw", "up"]);
-            world.on(side, &["link", "set", "eth0", "addrgenmode", "none", "up"]);
+            world.plug_in(side, "eth0", "s");
             let address = format!("10.88.0.{number}/24");
             world.on(side, &["addr", "add", &address, "dev", "eth0"]);
             let address = format!("fe80::{number}/64");
@@ -69,58 +51,6 @@ impl World {
         Some(world)
     }
 
-    pub(crate) fn space(&self, side: &str) -> String {
-        format!("{}-{side}", self.name)
-    }
-
-    /// Runs a function in a namespace; its sockets stay in that namespace.
-    pub(crate) fn within<R: Send>(&self, side: &str, act: impl FnOnce() -> R + Send) -> R {
-        let space = format!("/run/netns/{}", self.space(side));
-        thread::scope(|scope| {
-            let act = scope.spawn(move || {
-                enter(&space);
-                act()
-            });
-            act.join().expect("no panic")
-        })
-    }
-
-    /// Starts a thread in a namespace.
-    pub(crate) fn thread<R: Send + 'static>(
-        &self,
-        side: &str,
-        act: impl FnOnce() -> R + Send + 'static,
-    ) -> JoinHandle<R> {
-        let space = format!("/run/netns/{}", self.space(side));
-        thread::spawn(move || {
-            enter(&space);
-            act()
-        })
-    }
-
-    /// Starts a program in a namespace, with its output in a file.
-    pub(crate) fn start(&self, side: &str, name: &str, program: &Path, words: &[&str]) -> Process {
-        let log = self.folder.join(format!("{name}-{side}.log"));
-        let file = File::options().create(true).append(true).open(&log).expect("a file");
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.space(side)])
-            .arg(program)
-            .args(words)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("a file"))
-            .stderr(file)
-            .spawn()
-            .expect("`ip`, of the package iproute2");
-        Process { child, log }
-    }
-
-    /// Writes a file; returns its path.
-    pub(crate) fn file(&self, name: &str, text: &str) -> String {
-        let file = self.folder.join(name);
-        fs::write(&file, text).expect("a file");
-        file.to_str().expect("text").to_owned()
-    }
-
     /// Starts a director in a namespace.
     pub(crate) fn director(&self, side: &str, config: &str) -> Process {
         let file = self.file(&format!("{side}.toml"), &format!("drain_timeout = \"0s\"\n{config}"));
@@ -128,41 +58,20 @@ impl World {
         self.start(side, "director", program, &["run", "--config", &file])
     }
 
-    /// Starts real servers in the namespace of the clients, which answer with their names.
+    /// Starts real servers in the namespace of the clients, which answer with their ports.
     pub(crate) fn servers(&mut self, ports: &[u16]) {
-        for &port in ports {
-            let stop = Arc::new(AtomicBool::new(false));
-            let stopped = Arc::clone(&stop);
-            let listener = self.within("c", || TcpListener::bind(("10.88.0.3", port)));
-            let listener = listener.expect("the address is there");
-            let server = thread::spawn(move || serve(&listener, &stopped));
-            self.servers.push((stop, server));
-        }
+        self.0.servers("c", [10, 88, 0, 3].into(), ports);
     }
 
     /// Sends a request to the virtual address; returns the body.
     pub(crate) fn ask(&self, port: u16) -> std::io::Result<String> {
         let address = SocketAddr::new(VIRTUAL.parse().expect("an address"), port);
-        self.within("c", || get(address, "/"))
-    }
-
-    /// Returns the status of a director.
-    pub(crate) fn status(&self, side: &str) -> Option<serde_json::Value> {
-        serde_json::from_str(&self.page(side, "/api/v1/status")?).ok()
-    }
-
-    /// Returns a page of the admin server of a director.
-    pub(crate) fn page(&self, side: &str, path: &str) -> Option<String> {
-        let admin = "127.0.0.1:9000".parse().expect("an address");
-        self.within(side, || get(admin, path)).ok()
+        self.within("c", || get_by(TcpStream::connect(address)?, "/"))
     }
 
     /// Changes a server at a director; returns its answer.
     pub(crate) fn change(&self, side: &str, server: &str, body: &str) -> String {
-        let admin: SocketAddr = "127.0.0.1:9000".parse().expect("an address");
-        let path = format!("/api/v1/services/web/servers/{server}");
-        let answer = self.within(side, || exchange(admin, "PATCH", &path, body));
-        answer.expect("the director answers")
+        self.patch(side, &format!("/api/v1/services/web/servers/{server}"), body)
     }
 
     pub(crate) fn has_all(&self, side: &str) -> bool {
@@ -174,16 +83,12 @@ impl World {
     }
 
     pub(crate) fn has(&self, side: &str, address: &str) -> bool {
-        let space = self.space(side);
-        let output = Command::new("ip").args(["-n", &space, "-br", "addr"]).output().expect("`ip`");
-        String::from_utf8_lossy(&output.stdout).contains(&format!("{address}/"))
+        self.show(side, &["-br", "addr"]).contains(&format!("{address}/"))
     }
 
     pub(crate) fn mac(&self, side: &str) -> String {
-        let path = "/sys/class/net/eth0/address";
-        let space = self.space(side);
-        let output = Command::new("ip").args(["netns", "exec", &space, "cat", path]).output();
-        String::from_utf8_lossy(&output.expect("`ip`").stdout).trim().to_owned()
+        let links = self.show(side, &["-br", "link", "show", "dev", "eth0"]);
+        links.split_whitespace().nth(2).unwrap_or_default().to_owned()
     }
 
     /// Sends a packet to an address from the clients' namespace, which resolves its MAC address.
@@ -195,10 +100,7 @@ impl World {
 
     /// Returns the clients' neighbour entry of an address.
     pub(crate) fn neighbour(&self, address: &str) -> String {
-        let space = self.space("c");
-        let words = ["-n", &space, "neigh", "show", address];
-        let output = Command::new("ip").args(words).output().expect("`ip`");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        self.show("c", &["neigh", "show", address])
     }
 
     /// Takes a machine's link at the switch down, or up.
@@ -212,150 +114,10 @@ impl World {
             let value = if is_split { "1" } else { "0" };
             let path = format!("/sys/class/net/{side}/brport/isolated");
             let write = format!("echo {value} > {path}");
-            let space = self.space("s");
-            let words = ["netns", "exec", &space, "sh", "-c", &write];
-            self.ip(&words);
+            let words = ["netns", "exec", &self.space("s"), "sh", "-c", &write];
+            machines::run_ip(&words).expect("as root");
         }
     }
-
-    pub(crate) fn on(&self, side: &str, words: &[&str]) {
-        let space = self.space(side);
-        self.ip(&[&["-n", &space], words].concat());
-    }
-
-    /// Runs a command as [`on`](Self::on) does, and returns its failure.
-    pub(crate) fn try_on(&self, side: &str, words: &[&str]) -> Result<(), String> {
-        let space = self.space(side);
-        run_ip(&[&["-n", &space], words].concat())
-    }
-
-    fn ip(&self, words: &[&str]) {
-        run_ip(words).expect("as root");
-    }
-}
-
-fn run_ip(words: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(words).output().expect("`ip`, of the package iproute2");
-    let error = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("ip {words:?}: {error}")) }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for (stop, server) in self.servers.drain(..) {
-            stop.store(true, Ordering::Relaxed);
-            let _ = server.join();
-        }
-        for side in ["a", "b", "c", "s"] {
-            let _ = Command::new("ip").args(["netns", "del", &self.space(side)]).status();
-        }
-        if !thread::panicking() {
-            let _ = fs::remove_dir_all(&self.folder);
-        }
-    }
-}
-
-fn enter(space: &str) {
-    let space = File::open(space).expect("a namespace");
-    setns(space, CloneFlags::CLONE_NEWNET).expect("as root");
-}
-
-/// A running program. `ip netns exec` replaces itself by the program, so that this is its process.
-pub(crate) struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    pub(crate) fn signal(&self, signal: Signal) {
-        let id = Pid::from_child(&self.child);
-        kill_process(id, signal).expect("the process runs");
-    }
-
-    pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Sends SIGTERM, and waits until the program has ended.
-    pub(crate) fn stop(&mut self) {
-        self.signal(Signal::TERM);
-        until("the process ends", || self.child.try_wait().expect("a child of ours").is_some());
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // A process that was stopped by a signal does not end by itself.
-        self.kill();
-        if thread::panicking() {
-            eprintln!("{}:\n{}", self.log.display(), self.log());
-        }
-    }
-}
-
-/// Waits until a condition holds.
-#[track_caller]
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = now();
-    while !is_so() {
-        assert!(now() - begun < PATIENCE, "timed out waiting until {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-pub(crate) fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "other processes are timed: real time")]
-    Instant::now()
-}
-
-fn serve(listener: &TcpListener, stop: &AtomicBool) {
-    let name = listener.local_addr().expect("bound").port();
-    listener.set_nonblocking(true).expect("a socket");
-    while !stop.load(Ordering::Relaxed) {
-        match listener.accept() {
-            // A thread for each connection: a client that has vanished delays no other.
-            Ok((stream, _)) => drop(thread::spawn(move || answer(stream, name))),
-            Err(_) => thread::sleep(Duration::from_micros(200)),
-        }
-    }
-}
-
-fn answer(mut stream: TcpStream, name: u16) -> std::io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    let mut request = [0; 1024];
-    let _ = stream.read(&mut request)?;
-    let text = format!("server {name}");
-    let length = text.len();
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    stream.write_all((head + &text).as_bytes())
-}
-
-fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    let text = exchange(address, "GET", path, "")?;
-    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-    body.ok_or_else(|| std::io::Error::other(text))
-}
-
-fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
-    let limit = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    let length = body.len();
-    // In one write: the server may answer a part of the request before the rest arrives.
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Returns the configuration of one of the two directors.

@@ -1,0 +1,101 @@
+//! Measures what clients notice of each fault, for docs/scale.md.
+//!
+//! ```text
+//! cargo test --release --all-features --test announce -- --ignored figures --nocapture
+//! ```
+
+use std::thread;
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::machines::now;
+use crate::traffic::{OpenConnections, Traffic};
+use crate::world::{Carrier, DIRECTORS, Daemon};
+
+/// Connections that are open when something happens.
+const OPEN: usize = 300;
+/// How long clients go on when the router has turned.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
+/// What happens to the director `d1`.
+#[derive(Clone, Copy)]
+enum Fault {
+    Drained,
+    Stopped,
+    WithoutQuorum,
+    Killed,
+    MachineDead,
+}
+
+const FAULTS: [(&str, Fault); 5] = [
+    ("drained", Fault::Drained),
+    ("stopped in order", Fault::Stopped),
+    ("without quorum", Fault::WithoutQuorum),
+    ("process killed", Fault::Killed),
+    ("machine dead", Fault::MachineDead),
+];
+
+#[test]
+#[ignore = "figures, which take minutes"]
+fn figures() {
+    println!(
+        "| engine | daemon | director | the router has turned after | no connection, of attempts | until | \
+         broken of {OPEN} open |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for carrier in [Carrier::Proxy, Carrier::PacketByTable] {
+        for (daemon, with_bfd) in
+            [(Daemon::Bird, true), (Daemon::Bird, false), (Daemon::Frr, true), (Daemon::Frr, false)]
+        {
+            let cluster = Cluster::start_with(daemon, with_bfd, carrier, "");
+            let Some(mut cluster) = cluster else { return };
+            for (name, fault) in FAULTS {
+                // Without BFD the others are the same.
+                if with_bfd || matches!(fault, Fault::MachineDead) {
+                    let name = format!(
+                        "{carrier:?} | {daemon:?} | {name}{}",
+                        match fault {
+                            Fault::MachineDead if with_bfd => ", BFD",
+                            Fault::MachineDead => ", hold time 9 s",
+                            _ => "",
+                        }
+                    );
+                    measure(&mut cluster, &name, fault);
+                }
+            }
+        }
+    }
+}
+
+fn measure(cluster: &mut Cluster, name: &str, fault: Fault) {
+    let mut open = OpenConnections::open(&cluster.world, OPEN);
+    let traffic = Traffic::start(&cluster.world);
+    thread::sleep(AFTERMATH);
+    let event = now();
+    match fault {
+        Fault::Drained => cluster.set_mode("d1", "drain"),
+        Fault::Stopped => cluster.signal_stop("d1"),
+        Fault::WithoutQuorum => cluster.set_servers("d1", "down"),
+        Fault::Killed => cluster.kill("d1"),
+        Fault::MachineDead => cluster.world.unplug("d1"),
+    }
+    cluster.world.until_served_by(&["d2", "d3"]);
+    let turned = now() - event;
+    thread::sleep(AFTERMATH);
+    let outcome = traffic.stop();
+    let (lost, time) = outcome.losses_after(event);
+    let broken = open.count_broken();
+    println!("| {name} | {turned:.2?} | {lost} of {} | {time:.2?} | {broken} |", outcome.attempts);
+    match fault {
+        Fault::Drained => cluster.set_mode("d1", "normal"),
+        Fault::Stopped => {
+            cluster.stop("d1");
+            cluster.start_director("d1");
+        }
+        Fault::WithoutQuorum => cluster.set_servers("d1", "up"),
+        Fault::Killed => cluster.start_director("d1"),
+        // The last one: daemons wait for minutes before they speak to it again.
+        Fault::MachineDead => return,
+    }
+    cluster.world.until_served_by(&DIRECTORS);
+}
