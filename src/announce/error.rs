@@ -1,6 +1,7 @@
 //! The error for announcements that cannot be started.
 
 use std::io;
+use std::net::IpAddr;
 
 use thiserror::Error;
 
@@ -15,6 +16,17 @@ pub enum AnnounceStartError {
         setting: &'static str,
         /// What is wrong.
         reason: String,
+    },
+    /// An interface has an address that is to be announced.
+    #[error(
+        "address {address} is on the interface of index {interface}: remove it with `ip address del`; an announced \
+         address is none of an interface"
+    )]
+    AddressOfInterface {
+        /// The address.
+        address: IpAddr,
+        /// The index of the interface.
+        interface: u32,
     },
     /// The process lacks a capability.
     #[error("cannot {operation}: run as root, or with CAP_NET_ADMIN")]

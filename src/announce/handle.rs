@@ -38,10 +38,14 @@ impl Announcer {
     /// announced stays until then.
     ///
     /// # Errors
-    /// [`AnnounceStartError`] names the setting that is not valid, or the operation that failed.
+    /// [`AnnounceStartError`] names the setting that is not valid, the address that an interface has, or the operation
+    /// that failed.
     pub fn start(config: AnnouncerConfig) -> Result<Self, AnnounceStartError> {
         config.validate()?;
         let mut routes = AnnounceRoutes::open()?;
+        for address in &config.addresses {
+            routes.refuse_interface_address(*address)?;
+        }
         let found = routes.announced(config.route_protocol);
         let found =
             found.map_err(|error| AnnounceStartError::wrap_io("list the routes")(error.source))?;
@@ -78,10 +82,11 @@ impl Announcer {
     /// Changes the addresses, metrics and delays. Addresses that stay keep their health and their routes.
     ///
     /// # Errors
-    /// [`AnnounceStartError`] names the setting that is not valid; nothing has changed.
+    /// [`AnnounceStartError`] names the setting that is not valid, or the address that an interface has; nothing has
+    /// changed.
     pub fn reconfigure(&self, config: AnnouncerConfig) -> Result<(), AnnounceStartError> {
         config.validate()?;
-        self.ask(|reply| AnnounceCommand::Reconfigure { config, reply })
+        self.ask(|reply| AnnounceCommand::Reconfigure { config, reply })?
     }
 
     /// Returns the status; `None` if the thread does not reply within a second, or has ended.

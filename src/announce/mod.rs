@@ -46,7 +46,7 @@
 //! | its machine crashes, or loses its link | when the routers notice: BFD, or the hold time of their routing protocol |
 //! | a successor takes over (`handover` of the director) | not at all |
 //!
-//! `lvs-announce` is a tun device that no packet uses. Processes of one network namespace share it. The IPv6 route
+//! `lvs-announce` is a tun device that no packet passes. Processes of one network namespace share it. The IPv6 route
 //! of table `local` is by the loopback interface, because of which it outlives a process that is killed: the kernel
 //! removes it when its lifetime of ten seconds is over, at the next `net.ipv6.route.gc_interval`.
 //!
@@ -91,3 +91,6 @@ pub use self::handle::Announcer;
 pub use self::routes::ANNOUNCE_INTERFACE;
 pub use self::state::{AnnounceMode, AnnounceReason, AnnouncementState};
 pub use self::status::{AnnounceStatus, AnnouncedAddressStatus};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -75,21 +76,34 @@ impl RtnetlinkSocket {
         self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// Adds a route if it is not there, and returns whether it was not.
+    /// Returns the interface that has an address.
+    pub(super) fn interface_of_address(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+        let message = AddressMessage::default();
+        let replies = self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
+        let mut found = replies.iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewAddress(message) => Some(message),
+            _ => None,
+        });
+        let has_address = |message: &&AddressMessage| {
+            message.attributes.iter().any(|attribute| match attribute {
+                // IPv6 has the second alone, which of an IPv4 address is the other end of a point-to-point link.
+                AddressAttribute::Local(ip) => *ip == address,
+                AddressAttribute::Address(ip) => address.is_ipv6() && *ip == address,
+                _ => false,
+            })
+        };
+        Ok(found.find(has_address).map(|message| message.header.index))
+    }
+
+    /// Adds a route if it is not there, else renews its lifetime, and returns whether it was not there.
     pub(super) fn ensure_route(&mut self, route: HostRoute, index: u32) -> io::Result<bool> {
         let message = route.message(index);
-        let flags = NLM_F_CREATE | NLM_F_EXCL;
-        match self.change(RouteNetlinkMessage::NewRoute(message), flags) {
+        // Without `NLM_F_EXCL`, which would take a route of somebody else with the same metric for this one.
+        match self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE) {
             Ok(()) => Ok(true),
             Err(error) if is_errno(&error, Errno::EXIST) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Renews the lifetime of a route, or adds it.
-    pub(super) fn renew_route(&mut self, route: HostRoute, index: u32) -> io::Result<()> {
-        let message = RouteNetlinkMessage::NewRoute(route.message(index));
-        self.change(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Removes a route, if it is there.

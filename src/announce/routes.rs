@@ -42,6 +42,18 @@ impl AnnounceRoutes {
         Ok(Self { netlink, _device: device, index })
     }
 
+    /// Refuses an address that an interface has: a routing daemon may announce it by itself, or prefer it to the route.
+    pub(super) fn refuse_interface_address(
+        &mut self,
+        address: IpAddr,
+    ) -> Result<(), AnnounceStartError> {
+        let found = self.netlink.interface_of_address(address);
+        match found.map_err(AnnounceStartError::wrap_io("list the addresses"))? {
+            Some(interface) => Err(AnnounceStartError::AddressOfInterface { address, interface }),
+            None => Ok(()),
+        }
+    }
+
     /// Returns what a predecessor has announced, by the addresses.
     pub(super) fn announced(
         &mut self,
@@ -79,26 +91,14 @@ impl AnnounceRoutes {
 
     /// Adds a route if it is not there, renews its lifetime, and returns whether it was not there.
     pub(super) fn ensure(&mut self, route: HostRoute) -> Result<bool, RouteError> {
-        let mut ensure = || {
-            let was_missing = self.netlink.ensure_route(route, self.index)?;
-            if !was_missing && route.has_lifetime() {
-                self.netlink.renew_route(route, self.index)?;
-            }
-            Ok(was_missing)
-        };
-        ensure().map_err(|source| RouteError { operation: format!("add {route}"), source })
+        let ensured = self.netlink.ensure_route(route, self.index);
+        ensured.map_err(|source| RouteError { operation: format!("add {route}"), source })
     }
 
     /// Removes a route, if it is there.
     pub(super) fn remove(&mut self, route: HostRoute) -> Result<(), RouteError> {
         let removed = self.netlink.delete_route(route, self.index);
         removed.map_err(|source| RouteError { operation: format!("remove {route}"), source })
-    }
-}
-
-impl HostRoute {
-    fn has_lifetime(&self) -> bool {
-        self.kind == HostRouteKind::Local && self.address.is_ipv6()
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::address_routes::{AddressRoutes, LastFailure};
 use super::routes::AnnounceRoutes;
 use super::{
-    AnnounceEvent, AnnounceEventKind, AnnounceMode, AnnounceStatus, Announcement, AnnouncerConfig,
+    AnnounceEvent, AnnounceEventKind, AnnounceMode, AnnounceStartError, AnnounceStatus,
+    Announcement, AnnouncerConfig,
 };
 use crate::events::EventSender;
 
@@ -24,7 +25,7 @@ pub(super) enum AnnounceCommand {
     /// Set an operator's mode.
     SetMode { mode: AnnounceMode, reply: SyncSender<()> },
     /// Change to another configuration.
-    Reconfigure { config: AnnouncerConfig, reply: SyncSender<()> },
+    Reconfigure { config: AnnouncerConfig, reply: SyncSender<Result<(), AnnounceStartError>> },
     /// Send the status.
     Status(SyncSender<AnnounceStatus>),
     /// Leave the announcements as they are, or continue.
@@ -127,9 +128,9 @@ impl AnnounceThread {
                 let _ = reply.try_send(());
             }
             AnnounceCommand::Reconfigure { config, reply } => {
-                self.reconfigure(config, now);
+                let result = self.reconfigure(config, now);
                 self.update(now);
-                let _ = reply.try_send(());
+                let _ = reply.try_send(result);
             }
             AnnounceCommand::Status(reply) => drop(reply.try_send(self.status(now))),
             #[cfg(feature = "director")]
@@ -143,7 +144,14 @@ impl AnnounceThread {
         }
     }
 
-    fn reconfigure(&mut self, config: AnnouncerConfig, now: Instant) {
+    fn reconfigure(
+        &mut self,
+        config: AnnouncerConfig,
+        now: Instant,
+    ) -> Result<(), AnnounceStartError> {
+        for address in &config.addresses {
+            self.routes.refuse_interface_address(*address)?;
+        }
         let protocol = std::mem::replace(&mut self.config, config).route_protocol;
         if protocol != self.config.route_protocol {
             // The kernel does not tell routes of two protocol numbers apart.
@@ -174,6 +182,7 @@ impl AnnounceThread {
             let routes = entry.or_insert_with(|| back.unwrap_or_else(added));
             routes.announcement.reconfigure(config);
         }
+        Ok(())
     }
 
     /// Makes the routes what they are to be. Each second it looks whether they are there.

@@ -9,6 +9,7 @@
 //! and allocates nothing. `cargo bench --bench pick` prints the figures of your machine.
 
 mod error;
+mod fingerprint;
 mod lease;
 mod persistence;
 mod plane;
@@ -27,6 +28,7 @@ use crate::scheduler::LookupTable;
 use crate::scheduler::{Flow, Rng, Scheduler};
 
 pub use self::error::PickError;
+pub use self::fingerprint::{Fingerprint, ParseFingerprintError};
 pub use self::lease::Lease;
 #[cfg(feature = "forward")]
 pub(crate) use self::persistence::mask_to_prefix;

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::applied::ReloadSummary;
 use super::overrides::{ServerChange, ServerEdit};
 use crate::announce::{AnnounceEvent, AnnounceMode};
+use crate::balancer::Fingerprint;
 use crate::events::Events;
 use crate::health::HealthEvent;
 use crate::vrrp::VrrpEvent;
@@ -28,6 +29,8 @@ pub enum DirectorEvent {
     AnnounceMode(AnnounceModeEvent),
     /// A reload, or the start, which is the first.
     Reload(ReloadEvent),
+    /// The tables of two directors differ, or are the same again.
+    Table(TableEvent),
     /// A change of a server by an operator.
     Operator(OperatorEvent),
 }
@@ -45,6 +48,34 @@ pub struct ReloadEvent {
     /// The changes, with the parts that could not be applied; or the error of a configuration that was
     /// refused, which changed nothing.
     pub result: Result<ReloadSummary, Arc<str>>,
+}
+
+/// Two directors decide by different tables about one service for longer than ten seconds, or by the same one again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TableEvent {
+    /// The time at which that was noticed.
+    pub at: SystemTime,
+    /// The name of the service.
+    pub service: Arc<str>,
+    /// The fingerprints of this director and of the other one; `None` if the tables are the same again.
+    pub fingerprints: Option<(Fingerprint, Fingerprint)>,
+}
+
+impl fmt::Display for TableEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "service {}: ", self.service)?;
+        match &self.fingerprints {
+            Some((ours, theirs)) => write!(
+                f,
+                "this director and the active one choose servers by different tables: fingerprint {ours} here, {theirs} \
+                 there; compare schedulers, servers and weights"
+            ),
+            None => f.write_str(
+                "this director and the active one choose servers by the same table again",
+            ),
+        }
+    }
 }
 
 /// A mode of all announcements of a director, set by an operator.
@@ -120,13 +151,14 @@ impl DirectorEvent {
             Self::Vrrp(event) => event.at,
             Self::Announce(event) => event.at,
             Self::AnnounceMode(event) => event.at,
+            Self::Table(event) => event.at,
             Self::Reload(event) => event.at,
             Self::Operator(event) => event.at,
         }
     }
 
     /// Returns whether the event reports a problem: an alert of [health](HealthEvent::is_alert) or of
-    /// the [election](VrrpEvent::is_alert), of [announcements](AnnounceEvent::is_alert), or a reload that failed in whole or in part. An operator's
+    /// the [election](VrrpEvent::is_alert), of [announcements](AnnounceEvent::is_alert), tables that differ, or a reload that failed in whole or in part. An operator's
     /// change is none.
     #[must_use]
     pub fn is_alert(&self) -> bool {
@@ -134,18 +166,21 @@ impl DirectorEvent {
             Self::Health(event) => event.is_alert(),
             Self::Vrrp(event) => event.is_alert(),
             Self::Announce(event) => event.is_alert(),
+            Self::Table(event) => event.fingerprints.is_some(),
             Self::Reload(event) => !event.is_complete(),
             Self::AnnounceMode(_) | Self::Operator(_) => false,
         }
     }
 
-    /// Returns the source of the event as the API names it: `health`, `vrrp`, `announce`, `reload` or `operator`.
+    /// Returns the source of the event as the API names it: `health`, `vrrp`, `announce`, `sync`, `reload` or
+    /// `operator`.
     #[must_use]
     pub fn source(&self) -> &'static str {
         match self {
             Self::Health(_) => "health",
             Self::Vrrp(_) => "vrrp",
             Self::Announce(_) => "announce",
+            Self::Table(_) => "sync",
             Self::Reload(_) => "reload",
             Self::AnnounceMode(_) | Self::Operator(_) => "operator",
         }
@@ -159,6 +194,7 @@ impl fmt::Display for DirectorEvent {
             Self::Vrrp(event) => event.fmt(f),
             Self::Announce(event) => event.fmt(f),
             Self::AnnounceMode(event) => event.fmt(f),
+            Self::Table(event) => event.fmt(f),
             Self::Reload(event) => event.fmt(f),
             Self::Operator(event) => event.fmt(f),
         }

@@ -22,7 +22,7 @@ use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// The metrics that only a director has. Label values are names of services and addresses of servers, or
 /// come from fixed lists: no client can add a time series.
-const METRICS: [MetricDescription; 34] = [
+const METRICS: [MetricDescription; 36] = [
     MetricDescription::gauge("lvs_build_info", "Always 1; the version is a label."),
     MetricDescription::gauge("lvs_uptime_seconds", "Time since the director started."),
     MetricDescription::gauge(
@@ -116,6 +116,14 @@ const METRICS: [MetricDescription; 34] = [
     MetricDescription::gauge(
         "lvs_sync_in_sync",
         "1 if a standby is connected to this active director, or if this standby has the whole state.",
+    ),
+    MetricDescription::gauge(
+        "lvs_sync_different_tables",
+        "Services for which this standby chooses servers by another table than the active director, for more than 10 s.",
+    ),
+    MetricDescription::gauge(
+        "lvs_service_fingerprint",
+        "53 bits of the fingerprint of scheduler, servers and weights: directors that choose alike have the same.",
     ),
     MetricDescription::counter(
         "lvs_sync_flows_total",
@@ -236,6 +244,7 @@ fn record_director(status: &DirectorStatus, reader: &StatusReader) {
     }
     if let Some(sync) = &status.sync {
         gauge!("lvs_sync_in_sync").set(gauge_of_bool(sync.followers > 0 || sync.in_sync));
+        gauge!("lvs_sync_different_tables").set(sync.different_tables.len() as f64);
         for (fate, flows) in [
             ("sent", sync.flows_sent),
             ("restored", sync.flows_restored),
@@ -282,6 +291,9 @@ fn record_service(
     if service.engine() == EngineKind::Proxy {
         show("lvs_service_max_connections", service.listener_limit());
     }
+    // A whole number of 53 bits is exact as an `f64`.
+    let fingerprint = service.balancer.fingerprint().number() >> (u64::BITS - f64::MANTISSA_DIGITS);
+    gauge!("lvs_service_fingerprint", "service" => name.to_owned()).set(fingerprint as f64);
     show("lvs_service_persistent_clients", service.persistence().map_or(0, |table| table.len()));
 }
 

@@ -237,7 +237,7 @@ pub use self::config::{
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{
     AnnounceModeEvent, ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent,
-    OperatorEventKind, ReloadEvent,
+    OperatorEventKind, ReloadEvent, TableEvent,
 };
 pub use self::handle::Director;
 pub use self::import::{ImportError, Importer, import};

@@ -23,6 +23,7 @@ use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
 use crate::announce::{AnnounceMode, AnnounceStatus};
 use crate::backend::OutcomeCounts;
+use crate::balancer::Fingerprint;
 use crate::metrics::{ServerTotals, ServiceTotals};
 use crate::packet::PacketStatistics;
 use crate::vrrp::VrrpStatus;
@@ -68,6 +69,8 @@ pub struct ServiceStatus {
     pub protocol: &'static str,
     /// The scheduler, as the configuration writes it.
     pub scheduler: String,
+    /// A number of what decides: scheduler, servers, weights. Directors that choose alike have the same.
+    pub fingerprint: Fingerprint,
     /// The engine that serves: `proxy`, `ipvs` or `packet`.
     pub engine: &'static str,
     /// Whether the service serves, from the states of its servers.
@@ -313,6 +316,7 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
         listen: service.local_addresses(),
         protocol: service.protocol_name(),
         scheduler: service.scheduler(),
+        fingerprint: service.balancer.fingerprint(),
         engine: service.engine().name(),
         panicking: snapshot.is_panicking(),
         quorum: snapshot.has_quorum(),

@@ -68,6 +68,14 @@ pub trait Scheduler: Debug + Send + Sync {
         false
     }
 
+    /// Returns whether two lists of the same members in another order may give a flow another member. It does not for a
+    /// rule by a key and a table that is made of names alone: several directors choose alike, whatever the order in
+    /// which their members came. The [fingerprint](crate::Balancer::fingerprint) is of the order, too, if it does.
+    /// Default: `true`.
+    fn depends_on_order(&self) -> bool {
+        true
+    }
+
     /// Builds the picker for one list of members.
     ///
     /// Called off the hot path, for each change of membership, a weight or an eligibility.
@@ -117,6 +125,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Arc<S> {
         (**self).expression()
     }
 
+    fn depends_on_order(&self) -> bool {
+        (**self).depends_on_order()
+    }
+
     fn reads_time(&self) -> bool {
         (**self).reads_time()
     }
@@ -137,6 +149,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
 
     fn expression(&self) -> String {
         (**self).expression()
+    }
+
+    fn depends_on_order(&self) -> bool {
+        (**self).depends_on_order()
     }
 
     fn reads_time(&self) -> bool {

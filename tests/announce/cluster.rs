@@ -71,10 +71,12 @@ impl Cluster {
 
     /// Makes all servers of a director up or down, by hand.
     pub(crate) fn set_servers(&self, side: &str, state: &str) {
-        let body = format!(
-            r#"{{"10.0.0.20:80": {{"state": "{state}"}}, "10.0.0.21:80": {{"state": "{state}"}}}}"#
-        );
-        self.change(side, "/api/v1/services/web/servers", &body);
+        for (service, servers) in self.world.checked_services() {
+            let change = |server: &&str| format!(r#""{server}": {{"state": "{state}"}}"#);
+            let changes: Vec<_> = servers.iter().map(change).collect();
+            let path = format!("/api/v1/services/{service}/servers");
+            self.change(side, &path, &format!("{{{}}}", changes.join(", ")));
+        }
     }
 
     /// Sets the mode of a director's announcements.

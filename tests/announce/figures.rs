@@ -39,10 +39,10 @@ const FAULTS: [(&str, Fault); 5] = [
 #[ignore = "figures, which take minutes"]
 fn figures() {
     println!(
-        "| engine | daemon | director | the router has turned after | no connection, of attempts | until | \
+        "| engine | daemon | director | the router has turned after | no connection, of attempts | \
          broken of {OPEN} open |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|");
     for carrier in [Carrier::Proxy, Carrier::PacketByTable] {
         for (daemon, with_bfd) in
             [(Daemon::Bird, true), (Daemon::Bird, false), (Daemon::Frr, true), (Daemon::Frr, false)]
@@ -83,9 +83,12 @@ fn measure(cluster: &mut Cluster, name: &str, fault: Fault) {
     let turned = now() - event;
     thread::sleep(AFTERMATH);
     let outcome = traffic.stop();
-    let (lost, time) = outcome.losses_after(event);
     let broken = open.count_broken();
-    println!("| {name} | {turned:.2?} | {lost} of {} | {time:.2?} | {broken} |", outcome.attempts);
+    println!(
+        "| {name} | {turned:.2?} | {} of {} | {broken} |",
+        outcome.count_not_connected(),
+        outcome.attempts
+    );
     match fault {
         Fault::Drained => cluster.set_mode("d1", "normal"),
         Fault::Stopped => {

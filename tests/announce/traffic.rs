@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::machines::{Machines, get_by, now};
+use crate::machines::{Machines, get_by};
 use crate::world::{ANNOUNCED, ANNOUNCED_V6, SOURCES, source_addresses};
 
 /// Half of them for each family.
@@ -21,13 +21,7 @@ const MIN_ATTEMPTS: usize = 10;
 /// How long a client waits between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// An attempt to get an answer by a connection of its own.
-struct Attempt {
-    began: Instant,
-    fate: Fate,
-}
-
-/// What became of an attempt.
+/// What became of an attempt to get an answer by a connection of its own.
 enum Fate {
     /// A server answered.
     Answered,
@@ -40,15 +34,15 @@ enum Fate {
 /// Clients that run. Dropped, they end with their current attempts.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Vec<Attempt>>>,
+    clients: Vec<JoinHandle<Vec<Fate>>>,
 }
 
 /// What became of all attempts.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) attempts: usize,
-    /// When attempts began that had no connection, and why; the first one first.
-    not_connected: Vec<(Instant, io::Error)>,
+    /// Why attempts had no connection.
+    not_connected: Vec<io::Error>,
     /// Why attempts failed whose connection was opened: routers sent its packets to another director in the middle.
     broken: Vec<io::Error>,
 }
@@ -63,7 +57,7 @@ impl Traffic {
             machines.thread("c", move || {
                 let mut attempts = Vec::new();
                 while attempts.len() < MIN_ATTEMPTS || !stopped.load(Ordering::Relaxed) {
-                    attempts.push(Attempt { began: now(), fate: attempt(address) });
+                    attempts.push(attempt(address));
                     thread::sleep(PAUSE);
                 }
                 attempts
@@ -81,14 +75,13 @@ impl Traffic {
             clients.flat_map(|client| client.join().expect("no panic")).collect();
         let mut outcome =
             Outcome { attempts: attempts.len(), not_connected: Vec::new(), broken: Vec::new() };
-        for Attempt { began, fate } in attempts {
-            match fate {
+        for attempt in attempts {
+            match attempt {
                 Fate::Answered => {}
-                Fate::NotConnected(error) => outcome.not_connected.push((began, error)),
+                Fate::NotConnected(error) => outcome.not_connected.push(error),
                 Fate::Broken(error) => outcome.broken.push(error),
             }
         }
-        outcome.not_connected.sort_by_key(|(began, _)| *began);
         outcome
     }
 }
@@ -113,11 +106,9 @@ impl Outcome {
         assert!(broken.len() * 20 < *attempts, "{attempts}: {broken:?}");
     }
 
-    /// Returns how many attempts had no connection, and the time from an event to the last of them.
-    pub(crate) fn losses_after(&self, event: Instant) -> (usize, Duration) {
-        let last = self.not_connected.last().map_or(event, |(began, _)| *began);
-        let time = last.saturating_duration_since(event);
-        (self.not_connected.len(), time)
+    /// Returns how many attempts had no connection.
+    pub(crate) fn count_not_connected(&self) -> usize {
+        self.not_connected.len()
     }
 }
 

@@ -16,6 +16,10 @@ use crate::machines::{Machines, Process, until};
 pub(crate) const ANNOUNCED: &str = "203.0.113.10";
 pub(crate) const ANNOUNCED_V6: &str = "2001:db8::10";
 
+/// The servers of port 80.
+const SERVERS: [&str; 2] = ["10.0.0.20:80", "10.0.0.21:80"];
+const SERVERS_V6: [&str; 2] = ["[fd00:10::20]:80", "[fd00:10::21]:80"];
+
 pub(crate) const DIRECTORS: [&str; 3] = ["d1", "d2", "d3"];
 
 /// How many addresses of each family the clients have besides.
@@ -232,6 +236,12 @@ impl World {
         self.start(side, "director", program, &["run", "--config", &file])
     }
 
+    /// Returns the services at port 80, with their servers.
+    pub(crate) fn checked_services(&self) -> &'static [(&'static str, [&'static str; 2])] {
+        let services = &[("web", SERVERS), ("web6", SERVERS_V6)];
+        if self.bpf.is_some() { services } else { &services[..1] }
+    }
+
     /// Returns the directors that the router sends clients of an address to.
     pub(crate) fn next_hops(&self, address: &str) -> Vec<&'static str> {
         let family = if address.contains(':') { "-6" } else { "-4" };
@@ -312,8 +322,8 @@ fn packet_config(announce: &str, pin_folder: &Path) -> String {
     let _ =
         writeln!(config, "[packet]\nflows = 4096\nipv6_flows = 4096\npin_folder = {pin_folder:?}");
     for (name, listen, servers) in [
-        ("web", format!("{ANNOUNCED}:80"), ["10.0.0.20:80", "10.0.0.21:80"]),
-        ("web6", format!("[{ANNOUNCED_V6}]:80"), ["[fd00:10::20]:80", "[fd00:10::21]:80"]),
+        ("web", format!("{ANNOUNCED}:80"), SERVERS),
+        ("web6", format!("[{ANNOUNCED_V6}]:80"), SERVERS_V6),
         ("echo", format!("{ANNOUNCED}:81"), ["10.0.0.20:81", "10.0.0.21:81"]),
         ("echo6", format!("[{ANNOUNCED_V6}]:81"), ["[fd00:10::20]:81", "[fd00:10::21]:81"]),
     ] {

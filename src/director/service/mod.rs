@@ -9,7 +9,7 @@ mod state;
 mod update;
 mod watch;
 
-pub(super) use self::outline::{ServiceOutline, differences};
+pub(super) use self::outline::{ServiceOutline, differences, fingerprint_pairs};
 pub(super) use self::state::VirtualService;
 pub(super) use self::update::{
     CommonServiceOptions, DrainMode, DrainPolicy, PreparedService, check_service,

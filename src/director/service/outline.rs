@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::state::VirtualService;
+use crate::balancer::Fingerprint;
 
 /// A service as a director's configuration describes it, as far as the other director needs the same.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -12,6 +13,9 @@ pub(in crate::director) struct ServiceOutline {
     scheduler: String,
     /// The addresses of the configured servers, in their order.
     servers: Vec<String>,
+    /// What decides at this moment; absent from directors of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<Fingerprint>,
 }
 
 impl VirtualService {
@@ -24,8 +28,21 @@ impl VirtualService {
             protocol: format!("{:?}", self.protocol).to_lowercase(),
             scheduler: state.config.scheduler.to_string(),
             servers: servers.map(|server| server.address.to_string()).collect(),
+            fingerprint: Some(self.balancer.fingerprint()),
         }
     }
+}
+
+/// Returns the fingerprints of both directors of each service that both have.
+pub(in crate::director) fn fingerprint_pairs(
+    ours: &[ServiceOutline],
+    theirs: &[ServiceOutline],
+) -> Vec<(String, Fingerprint, Fingerprint)> {
+    let pairs = ours.iter().filter_map(|own| {
+        let other = theirs.iter().find(|other| other.name == own.name)?;
+        Some((own.name.clone(), own.fingerprint?, other.fingerprint?))
+    });
+    pairs.collect()
 }
 
 /// Returns how the services of this director differ from those of the other one, a line each.
@@ -70,6 +87,7 @@ mod tests {
             protocol: "tcp".to_owned(),
             scheduler: scheduler.to_owned(),
             servers: servers.iter().map(ToString::to_string).collect(),
+            fingerprint: None,
         }
     }
 

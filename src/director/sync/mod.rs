@@ -10,6 +10,7 @@ mod message;
 mod run;
 mod standby;
 mod state;
+mod table_difference;
 mod takeover;
 
 pub(super) use self::run::RunningSync;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -10,12 +10,13 @@ use tokio::time::{sleep, timeout};
 use super::channel::{MessageKind, NoiseChannel, NoiseRole};
 use super::message::{ServiceUpdate, SyncMessage};
 use super::state::{LAST_FLOWS_TIME, SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync, SyncProgress};
+use super::table_difference::TableReport;
 use crate::balancer::SavedTemplate;
 use crate::director::engines::EngineSet;
-use crate::director::events::ChangeOrigin;
+use crate::director::events::{ChangeOrigin, DirectorEvent, TableEvent};
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::{DirectorRole, RoleWatch};
-use crate::director::service::{VirtualService, differences};
+use crate::director::service::{VirtualService, differences, fingerprint_pairs};
 use crate::director::time::tokio_now;
 use crate::packet::{FlowBatch, RestoredFlows};
 
@@ -140,9 +141,15 @@ async fn restore_flows(engines: &EngineSet, batch: FlowBatch) -> io::Result<Rest
     restored.await?.map_err(io::Error::other)
 }
 
-/// Logs how the configurations of both directors differ, when that changes.
+/// Logs how the configurations of both directors differ, when that changes, and publishes which tables do.
 fn report_differences(progress: &mut SyncProgress, registry: &ServiceRegistry) {
     let ours: Vec<_> = registry.services().iter().map(|service| service.outline()).collect();
+    let pairs = fingerprint_pairs(&ours, &progress.outlines);
+    for TableReport { service, fingerprints } in progress.tables.update(tokio_now(), pairs) {
+        let event = TableEvent { at: SystemTime::now(), service: service.into(), fingerprints };
+        registry.events().publish(DirectorEvent::Table(event));
+    }
+    progress.status.different_tables = progress.tables.reported();
     let mut lines = differences(&ours, &progress.outlines);
     lines.truncate(MAX_DIFFERENCES);
     if lines == progress.status.differences {

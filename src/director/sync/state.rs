@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::table_difference::TableDifferences;
 use crate::director::config::SyncConfig;
 use crate::director::service::ServiceOutline;
 use crate::director::time::{saturating_millis, tokio_now};
@@ -49,6 +50,9 @@ pub struct SyncStatus {
     /// How the services of this director's configuration differ from the active one's, if this director
     /// is standby: both must have the same services, schedulers and servers. At most 32.
     pub differences: Vec<String>,
+    /// The services of which this director, a standby, decides by another table than the active one for longer than ten
+    /// seconds: their fingerprints differ.
+    pub different_tables: Vec<String>,
 }
 
 /// What the tasks of one `[sync]` table share.
@@ -66,6 +70,7 @@ pub(super) struct SyncProgress {
     pub(super) synchronized_followers: usize,
     /// The services of the active director.
     pub(super) outlines: Vec<ServiceOutline>,
+    pub(super) tables: TableDifferences,
     /// The error that was logged last.
     pub(super) logged_error: Option<String>,
     logged_flow_error: Option<String>,

@@ -6,11 +6,9 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::announce::tests::namespaces;
 use crate::director::config::DirectorConfig;
 use crate::director::handle::Director;
-
-#[path = "../../../tests/common/namespaces.rs"]
-mod namespaces;
 
 /// Runs a test on a runtime in a namespace that has the link `v`, with the address 10.88.0.1.
 fn run_in_namespace(test: impl AsyncFnOnce() + Send) {

@@ -160,6 +160,10 @@ impl Scheduler for RendezvousHash {
         "rendezvous"
     }
 
+    fn depends_on_order(&self) -> bool {
+        false
+    }
+
     fn compile(
         &self,
         members: &Members,

@@ -157,6 +157,10 @@ impl Scheduler for RingHash {
         "ring"
     }
 
+    fn depends_on_order(&self) -> bool {
+        false
+    }
+
     fn compile(
         &self,
         members: &Members,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::backend::Members;
 use crate::scheduler::hashing::{hash_32, scale_to_range};
+use crate::scheduler::ipvs::list_order::{SORTED, ordered_positions};
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::pick_context::Availability;
 use crate::scheduler::{CompileError, Flow, LookupTable, PickContext, Picker, Rng, Scheduler};
@@ -38,8 +39,10 @@ use crate::scheduler::{CompileError, Flow, LookupTable, PickContext, Picker, Rng
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct DestinationHash;
+#[must_use]
+pub struct DestinationHash {
+    is_sorted: bool,
+}
 
 /// `DH_TAB_BITS` of the kernel's default configuration.
 const TABLE_BITS: u32 = 8;
@@ -50,13 +53,18 @@ impl DestinationHash {
         type_name: "DestinationHash",
         family: SchedulerFamily::Ipvs,
         summary: "Selects by a hash of the destination address",
-        parameters: &[],
+        parameters: &[SORTED],
     };
 
-    /// Creates the scheduler.
-    #[must_use]
+    /// Creates the rule as `ipvsadm -s dh`.
     pub const fn new() -> Self {
-        Self
+        Self { is_sorted: false }
+    }
+
+    /// Sets `sorted`: take the members in the order of their addresses, and not in that of the list, which the kernel
+    /// does. Several directors whose lists are ordered differently then choose the same member. Default: `false`.
+    pub const fn sorted(self, sorted: bool) -> Self {
+        Self { is_sorted: sorted }
     }
 }
 
@@ -65,13 +73,18 @@ impl Scheduler for DestinationHash {
         "dh"
     }
 
+    fn depends_on_order(&self) -> bool {
+        !self.is_sorted
+    }
+
     fn compile(
         &self,
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
+        let positions = ordered_positions(members, self.is_sorted);
         Ok(Box::new(DestinationHashPicker(
-            (0..members.len() as u32).cycle().take(1 << TABLE_BITS).collect(),
+            positions.into_iter().cycle().take(1 << TABLE_BITS).collect(),
         )))
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::backend::{BackendState, Member, Members};
 use crate::scheduler::arithmetic::greatest_common_divisor;
 use crate::scheduler::hashing::{fold_ip, hash_bytes, hsiphash};
+use crate::scheduler::ipvs::list_order::{SORTED, ordered_positions};
 use crate::scheduler::lookup_table::LookupRule;
 use crate::scheduler::parameter::{
     ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
@@ -49,12 +50,13 @@ use crate::scheduler::{CompileError, LookupTable, PickContext, Picker, Scheduler
 pub struct IpvsMaglevHash {
     hash_port: bool,
     fallback: bool,
+    is_sorted: bool,
 }
 
 impl IpvsMaglevHash {
     /// Creates the rule without flags, as `ipvsadm -s mh`.
     pub const fn new() -> Self {
-        Self { hash_port: false, fallback: false }
+        Self { hash_port: false, fallback: false, is_sorted: false }
     }
 
     /// Sets `mh-port`: hash the client's port, too. Default: `false`.
@@ -65,6 +67,12 @@ impl IpvsMaglevHash {
     /// Sets `mh-fallback`: probe further if a server is quiesced or at its limit. Default: `false`.
     pub const fn fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
+    }
+
+    /// Sets `sorted`: take the members in the order of their addresses, and not in that of the list, which the kernel
+    /// does. Several directors whose lists are ordered differently then choose the same member. Default: `false`.
+    pub const fn sorted(self, sorted: bool) -> Self {
+        Self { is_sorted: sorted, ..self }
     }
 }
 
@@ -95,13 +103,17 @@ impl IpvsMaglevHash {
         type_name: "IpvsMaglevHash",
         family: SchedulerFamily::Ipvs,
         summary: "Selects by the kernel's Maglev table and a hash of the client's address",
-        parameters: &[HASH_PORT, FALLBACK],
+        parameters: &[HASH_PORT, FALLBACK, SORTED],
     };
 }
 
 impl Scheduler for IpvsMaglevHash {
     fn name(&self) -> &str {
         "mh"
+    }
+
+    fn depends_on_order(&self) -> bool {
+        !self.is_sorted
     }
 
     fn compile(
@@ -113,7 +125,8 @@ impl Scheduler for IpvsMaglevHash {
             let max = SLOT_COUNT as usize;
             return Err(CompileError::TooManyMembers { members: members.len(), max });
         }
-        Ok(Box::new(IpvsMaglevHashPicker { flags: *self, slots: populate_slots(members) }))
+        let slots = populate_slots(members, &ordered_positions(members, self.is_sorted));
+        Ok(Box::new(IpvsMaglevHashPicker { flags: *self, slots }))
     }
 }
 
@@ -168,10 +181,10 @@ impl IpvsMaglevHashPicker {
     }
 }
 
-/// Assigns the slots: in turn, each member gets the next free slots of its permutation.
-fn populate_slots(members: &Members) -> Box<[u16]> {
+/// Assigns the slots: in turn by the order of positions, each member gets the next free slots of its permutation.
+fn populate_slots(members: &Members, positions: &[u32]) -> Box<[u16]> {
     let mut slots = vec![EMPTY_SLOT; SLOT_COUNT as usize].into_boxed_slice();
-    let mut order: Vec<SlotPermutation> = slot_permutations(members);
+    let mut order: Vec<SlotPermutation> = slot_permutations(members, positions);
     order.retain(|permutation| permutation.turns > 0);
     if order.is_empty() {
         return slots;
@@ -202,12 +215,13 @@ struct SlotPermutation {
     turns: u32,
 }
 
-fn slot_permutations(members: &Members) -> Vec<SlotPermutation> {
+fn slot_permutations(members: &Members, positions: &[u32]) -> Vec<SlotPermutation> {
     let weights = || members.iter().map(Member::table_weight);
     let unit = greatest_common_divisor(weights()).max(1);
     let max = weights().max().unwrap_or(0) / unit;
     let shift = (u32::BITS - max.leading_zeros()).saturating_sub(MAX_TURN_BITS);
-    let permutation = |(i, member): (usize, &Member)| {
+    let permutation = |&i: &u32| {
+        let member = &members[i as usize];
         let (address, port) = placement_hash_input(member);
         let value = address.wrapping_add(u32::from(port));
         let weight = member.table_weight();
@@ -219,7 +233,7 @@ fn slot_permutations(members: &Members) -> Vec<SlotPermutation> {
             turns: ((weight / unit) >> shift).max(u32::from(weight != 0)),
         }
     };
-    members.iter().enumerate().map(permutation).collect()
+    positions.iter().map(permutation).collect()
 }
 
 fn placement_hash_input(member: &Member) -> (u32, u16) {
@@ -243,7 +257,8 @@ mod tests {
             let address = SocketAddr::from(([10, 0, 0, host], 80));
             set.insert(Spec::from(address).weight(weight)).expect("a sound backend");
         }
-        populate_slots(set.snapshot().members())
+        let snapshot = set.snapshot();
+        populate_slots(snapshot.members(), &ordered_positions(snapshot.members(), false))
     }
 
     fn counts(slots: &[u16]) -> [usize; 3] {

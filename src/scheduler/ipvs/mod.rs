@@ -7,6 +7,7 @@ mod lblc;
 mod lblcr;
 mod lc;
 mod least_cost;
+mod list_order;
 mod mh;
 mod nq;
 mod ovf;

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::backend::Members;
+use crate::backend::{Member, Members};
 use crate::scheduler::hashing::hash_32;
+use crate::scheduler::ipvs::list_order::{SORTED, ordered_positions};
 use crate::scheduler::lookup_table::LookupRule;
 use crate::scheduler::parameter::{
     ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
@@ -46,12 +47,13 @@ use crate::scheduler::{CompileError, Flow, LookupTable, PickContext, Picker, Rng
 pub struct SourceHash {
     hash_port: bool,
     fallback: bool,
+    is_sorted: bool,
 }
 
 impl SourceHash {
     /// Creates the rule without flags, as `ipvsadm -s sh`.
     pub const fn new() -> Self {
-        Self { hash_port: false, fallback: false }
+        Self { hash_port: false, fallback: false, is_sorted: false }
     }
 
     /// Sets `sh-port`: hash the client's port, too. Default: `false`.
@@ -62,6 +64,12 @@ impl SourceHash {
     /// Sets `sh-fallback`: probe further if a server is quiesced or at its limit. Default: `false`.
     pub const fn fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
+    }
+
+    /// Sets `sorted`: take the members in the order of their addresses, and not in that of the list, which the kernel
+    /// does. Several directors whose lists are ordered differently then choose the same member. Default: `false`.
+    pub const fn sorted(self, sorted: bool) -> Self {
+        Self { is_sorted: sorted, ..self }
     }
 }
 
@@ -88,7 +96,7 @@ impl SourceHash {
         type_name: "SourceHash",
         family: SchedulerFamily::Ipvs,
         summary: "Selects by a hash of the client's address",
-        parameters: &[HASH_PORT, FALLBACK],
+        parameters: &[HASH_PORT, FALLBACK, SORTED],
     };
 }
 
@@ -97,15 +105,20 @@ impl Scheduler for SourceHash {
         "sh"
     }
 
+    fn depends_on_order(&self) -> bool {
+        !self.is_sorted
+    }
+
     fn compile(
         &self,
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let round = members
-            .iter()
-            .enumerate()
-            .flat_map(|(i, member)| std::iter::repeat_n(i as u32, member.weight().max(1) as usize));
+        let positions = ordered_positions(members, self.is_sorted);
+        let round = positions.iter().flat_map(|&i| {
+            let weight = members.get(i as usize).map_or(1, Member::weight);
+            std::iter::repeat_n(i, weight.max(1) as usize)
+        });
         let buckets = round.cycle().take(1 << TABLE_BITS).collect();
         Ok(Box::new(SourceHashPicker { flags: *self, buckets }))
     }

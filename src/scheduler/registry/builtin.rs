@@ -32,7 +32,7 @@ pub(super) const BUILTIN_SCHEDULERS: &[(&SchedulerInfo, BuiltinFactory)] = &[
     (&NeverQueue::INFO, |_| Ok(Arc::new(NeverQueue))),
     (&WeightedFailover::INFO, |_| Ok(Arc::new(WeightedFailover))),
     (&OverflowConnections::INFO, |_| Ok(Arc::new(OverflowConnections))),
-    (&DestinationHash::INFO, |_| Ok(Arc::new(DestinationHash))),
+    (&DestinationHash::INFO, build_dh),
     (&SourceHash::INFO, build_sh),
     (&IpvsMaglevHash::INFO, build_mh),
     (&LocalityLeastConnections::INFO, build_lblc),
@@ -78,16 +78,23 @@ fn take_seed(
     Ok(params.take_declared_integer(declared(info, "seed"))?.unwrap_or(0))
 }
 
+fn build_dh(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let is_sorted = params.take_declared_flag(declared(&DestinationHash::INFO, "sorted"))?;
+    Ok(Arc::new(DestinationHash::new().sorted(is_sorted)))
+}
+
 fn build_sh(params: &mut SchedulerParams<'_>) -> BuildResult {
     let port = params.take_declared_flag(declared(&SourceHash::INFO, "sh-port"))?;
     let fallback = params.take_declared_flag(declared(&SourceHash::INFO, "sh-fallback"))?;
-    Ok(Arc::new(SourceHash::new().hash_port(port).fallback(fallback)))
+    let is_sorted = params.take_declared_flag(declared(&SourceHash::INFO, "sorted"))?;
+    Ok(Arc::new(SourceHash::new().hash_port(port).fallback(fallback).sorted(is_sorted)))
 }
 
 fn build_mh(params: &mut SchedulerParams<'_>) -> BuildResult {
     let port = params.take_declared_flag(declared(&IpvsMaglevHash::INFO, "mh-port"))?;
     let fallback = params.take_declared_flag(declared(&IpvsMaglevHash::INFO, "mh-fallback"))?;
-    Ok(Arc::new(IpvsMaglevHash::new().hash_port(port).fallback(fallback)))
+    let is_sorted = params.take_declared_flag(declared(&IpvsMaglevHash::INFO, "sorted"))?;
+    Ok(Arc::new(IpvsMaglevHash::new().hash_port(port).fallback(fallback).sorted(is_sorted)))
 }
 
 fn build_lblc(params: &mut SchedulerParams<'_>) -> BuildResult {

@@ -168,6 +168,10 @@ impl Scheduler for ScheduledByExpression {
         self.expression.clone()
     }
 
+    fn depends_on_order(&self) -> bool {
+        self.scheduler.depends_on_order()
+    }
+
     fn reads_time(&self) -> bool {
         self.scheduler.reads_time()
     }

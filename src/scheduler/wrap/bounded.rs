@@ -113,6 +113,10 @@ impl<S: Scheduler> Scheduler for BoundedLoad<S> {
         "bounded"
     }
 
+    fn depends_on_order(&self) -> bool {
+        self.inner.depends_on_order()
+    }
+
     fn reads_time(&self) -> bool {
         self.inner.reads_time()
     }

@@ -125,6 +125,10 @@ impl<S: Scheduler> Scheduler for RandomSubset<S> {
         "subset"
     }
 
+    fn depends_on_order(&self) -> bool {
+        self.inner.depends_on_order()
+    }
+
     fn reads_time(&self) -> bool {
         self.inner.reads_time()
     }
