@@ -79,6 +79,13 @@ impl Cluster {
         }
     }
 
+    /// Changes the weight of a director's first server, by hand.
+    pub(crate) fn set_weight(&self, side: &str, weight: u32) {
+        let (service, [server, _]) = self.world.checked_services()[0];
+        let path = format!("/api/v1/services/{service}/servers/{server}");
+        self.change(side, &path, &format!(r#"{{"weight": {weight}}}"#));
+    }
+
     /// Sets the mode of a director's announcements.
     pub(crate) fn set_mode(&self, side: &str, mode: &str) {
         self.change(side, "/api/v1/announce", &format!(r#"{{"mode": "{mode}"}}"#));

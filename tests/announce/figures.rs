@@ -102,3 +102,35 @@ fn measure(cluster: &mut Cluster, name: &str, fault: Fault) {
     }
     cluster.world.until_served_by(&DIRECTORS);
 }
+
+#[test]
+#[ignore = "figures"]
+fn figures_of_a_rolling_change() {
+    let cluster = Cluster::start_with(Daemon::Bird, true, Carrier::PacketByTable, "");
+    let Some(cluster) = cluster else { return };
+    let fingerprints = || {
+        DIRECTORS.map(|side| {
+            let status = cluster.world.status(side).expect("the director answers");
+            status["services"][0]["fingerprint"].as_str().expect("text").to_owned()
+        })
+    };
+    let before = fingerprints();
+    assert!(before.iter().all(|it| *it == before[0]), "{before:?}");
+    let mut times = Vec::new();
+    for weight in 2..=21 {
+        let began = now();
+        for side in DIRECTORS {
+            cluster.set_weight(side, weight);
+        }
+        times.push(now() - began);
+        let after = fingerprints();
+        assert!(after.iter().all(|it| *it == after[0]), "{after:?}");
+        assert_ne!(after[0], before[0]);
+    }
+    times.sort_unstable();
+    let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "a weight changed at three directors, one after the other: {median:.2?} (at most {most:.2?}) from the first \
+         request to the last answer"
+    );
+}

@@ -38,9 +38,9 @@ pub struct AnnounceConfig {
     drain_metric: Option<u32>,
     /// The metric while a service does not have its quorum, which is higher than `drain_metric`. Default: `300`.
     last_resort_metric: Option<u32>,
-    /// What becomes of an address of which a service does not have its quorum: `"last_resort"` announces it with
+    /// What becomes of an address of which a service does not have its quorum: `"last-resort"` announces it with
     /// `last_resort_metric`, so that it stays reachable when no director has a quorum; `"withdraw"` removes the route, for
-    /// routers that do not compare metrics. Default: `"last_resort"`.
+    /// routers that do not compare metrics. Default: `"last-resort"`.
     without_quorum: Option<WithoutQuorumConfig>,
     /// The protocol number of the routes, by which the routing daemon recognizes them: from 5 to 255. Default: `108`.
     route_protocol: Option<u8>,
@@ -57,7 +57,7 @@ pub struct AnnounceConfig {
 
 /// What becomes of an address without quorum.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum WithoutQuorumConfig {
     /// It is announced as a last resort.
