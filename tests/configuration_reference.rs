@@ -81,7 +81,8 @@ const VALUE_TYPES: [(&str, &str, &str); 21] = [
 ];
 
 /// Further types, of a single key each, whose doc comment names the allowed values.
-const KEY_TYPES: [(&str, &str); 9] = [
+const KEY_TYPES: [(&str, &str); 10] = [
+    ("Zone", "string"),
     ("SchedulerConfig", "string"),
     ("StringTable", "table of: string"),
     ("LengthRange", "array of two: integer"),

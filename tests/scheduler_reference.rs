@@ -86,6 +86,7 @@ fn accepted_values(parameter: &SchedulerParameter) -> Vec<String> {
         ParameterKind::Decimal { min, max } => vec![min.to_string(), max.to_string()],
         ParameterKind::Prime { min, .. } => vec![min.to_string()],
         ParameterKind::Duration { min, .. } => vec![format!("{}us", min.as_micros())],
+        ParameterKind::Zone => vec!["eu-1a".to_owned()],
         ParameterKind::Choice(words) => words.iter().map(|word| (*word).to_owned()).collect(),
         _ => Vec::new(),
     };

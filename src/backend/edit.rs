@@ -9,7 +9,7 @@ use super::account::BackendAccount;
 use super::set_state::{BackendRecord, SetState, SlowStartProgress};
 use super::{
     AgentOverride, Backend, BackendAdminState, BackendId, Health, Limits, MAX_BACKENDS, MAX_WEIGHT,
-    OutlierState, SetError, SlowStart, Spec,
+    OutlierState, SetError, SlowStart, Spec, Zone,
 };
 use crate::setting::{SettingError, check_range};
 
@@ -39,7 +39,7 @@ impl<T> SetEdit<T> {
     /// # Errors
     /// [`SetError::DuplicateBackend`], [`SetError::InvalidWeight`], [`SetError::InvalidLimits`], [`SetError::Full`].
     pub fn insert(&mut self, spec: impl Into<Spec<T>>) -> Result<Arc<Backend<T>>, SetError> {
-        let Spec { id, target, weight, tier, limits, address, admin, health } = spec.into();
+        let Spec { id, target, weight, tier, zone, limits, address, admin, health } = spec.into();
         check_weight(&id, weight)?;
         check_limits(&id, limits)?;
         if self.find_position(&id).is_ok() {
@@ -63,6 +63,7 @@ impl<T> SetEdit<T> {
             weight,
             table_weight: weight,
             tier,
+            zone,
             limits,
             address,
             admin,
@@ -152,6 +153,14 @@ impl<T> SetEdit<T> {
     /// [`SetError::UnknownBackend`].
     pub fn set_tier(&mut self, id: &BackendId, tier: u8) -> Result<(), SetError> {
         self.set_field(id, tier, |e| &mut e.tier)
+    }
+
+    /// Sets the zone of a backend, or that none is known.
+    ///
+    /// # Errors
+    /// [`SetError::UnknownBackend`].
+    pub fn set_zone(&mut self, id: &BackendId, zone: Option<Zone>) -> Result<(), SetError> {
+        self.set_field(id, zone, |e| &mut e.zone)
     }
 
     /// Sets the operator's state of a backend.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::account::{BackendAccount, SetContext};
 use super::load_versions::group_ranges;
-use super::{BackendId, BackendState, Limits, Load, TrafficEstimate};
+use super::{BackendId, BackendState, Limits, Load, TrafficEstimate, Zone};
 
 /// A backend as a scheduler sees it: its attributes at the time of the snapshot, and its counters as
 /// they are now.
@@ -20,6 +20,7 @@ pub struct Member {
     pub(super) table_weight: u32,
     pub(super) share: u32,
     pub(super) tier: u8,
+    pub(super) zone: Option<Zone>,
     pub(super) state: BackendState,
     pub(super) limits: Limits,
     pub(super) address: Option<SocketAddr>,
@@ -60,6 +61,12 @@ impl Member {
     #[must_use]
     pub fn tier(&self) -> u8 {
         self.tier
+    }
+
+    /// Returns the zone, if it is known.
+    #[must_use]
+    pub fn zone(&self) -> Option<Zone> {
+        self.zone
     }
 
     /// Returns the state, which says whether the member may get new work.

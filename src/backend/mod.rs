@@ -50,6 +50,7 @@ mod state;
 mod status;
 mod subscription;
 mod writing_thread;
+mod zone;
 
 pub(crate) use self::account::{BackendAccount, SetContext};
 #[cfg(feature = "health")]
@@ -84,6 +85,7 @@ pub(crate) use self::state::InitialHealthRule;
 pub use self::state::{BackendAdminState, BackendState, Health, OutlierState};
 pub use self::status::BackendStatus;
 pub use self::subscription::SetSubscription;
+pub use self::zone::Zone;
 
 /// The largest weight of a backend, as in `ipvsadm`.
 pub const MAX_WEIGHT: u32 = 65_535;

@@ -11,7 +11,7 @@ use super::load_versions::load_group_size;
 use super::{
     AgentOverride, Backend, BackendAdminState, BackendState, BackendStatus, FailMode, Health,
     InitialHealthRule, LeaseHandle, Limits, Member, Members, OutlierState, Quorum, SlowStart,
-    Snapshot,
+    Snapshot, Zone,
 };
 
 /// The progress of a backend's slow start.
@@ -34,6 +34,7 @@ pub(super) struct BackendRecord<T> {
     /// The last effective weight that was not 0.
     pub(super) table_weight: u32,
     pub(super) tier: u8,
+    pub(super) zone: Option<Zone>,
     pub(super) limits: Limits,
     pub(super) address: Option<SocketAddr>,
     pub(super) admin: BackendAdminState,
@@ -186,6 +187,7 @@ impl<T> SetState<T> {
                 table_weight: e.table_weight,
                 share: if state == BackendState::Eligible { weight * scale } else { 0 },
                 tier: e.tier,
+                zone: e.zone,
                 state,
                 limits: e.effective_limits(),
                 address: e.address,
@@ -241,6 +243,7 @@ impl<T> SetState<T> {
             slow_start_percent: e.slow_start_percent,
             limits: e.limits,
             tier: e.tier,
+            zone: e.zone,
         };
         self.records.iter().map(status).collect()
     }

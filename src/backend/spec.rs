@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{BackendAdminState, BackendId, Health, Limits};
+use super::{BackendAdminState, BackendId, Health, Limits, Zone};
 
 /// A builder for a backend that is to be inserted into a set.
 ///
@@ -30,6 +30,8 @@ pub struct Spec<T> {
     pub weight: u32,
     /// The tier for the `priority` scheduler.
     pub tier: u8,
+    /// The zone, for the `priority` scheduler.
+    pub zone: Option<Zone>,
     /// The connection limits.
     pub limits: Limits,
     /// The address, if it has one.
@@ -48,6 +50,7 @@ impl<T> Spec<T> {
             target,
             weight: 1,
             tier: 0,
+            zone: None,
             limits: Limits::NONE,
             address: None,
             admin: BackendAdminState::Enabled,
@@ -63,6 +66,11 @@ impl<T> Spec<T> {
     /// Sets the tier for the `priority` scheduler; tier 0 serves first. Default: 0.
     pub fn tier(self, tier: u8) -> Self {
         Self { tier, ..self }
+    }
+
+    /// Sets the zone, which [`priority`](crate::scheduler::PriorityTiers::zone) may prefer. Default: none.
+    pub fn zone(self, zone: Zone) -> Self {
+        Self { zone: Some(zone), ..self }
     }
 
     /// Sets the connection limits. Default: none.
@@ -88,8 +96,8 @@ impl<T> Spec<T> {
 
     /// Replaces the target, as by a real server made of an address.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Spec<U> {
-        let Self { id, target, weight, tier, limits, address, admin, health } = self;
-        Spec { id, target: change(target), weight, tier, limits, address, admin, health }
+        let Self { id, target, weight, tier, zone, limits, address, admin, health } = self;
+        Spec { id, target: change(target), weight, tier, zone, limits, address, admin, health }
     }
 }
 

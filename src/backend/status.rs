@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    AgentOverride, BackendAdminState, BackendId, BackendState, Health, Limits, OutlierState,
+    AgentOverride, BackendAdminState, BackendId, BackendState, Health, Limits, OutlierState, Zone,
 };
 
 /// A backend as its operator sees it: its configuration, its health, and the state that follows.
@@ -40,6 +40,8 @@ pub struct BackendStatus {
     pub limits: Limits,
     /// The priority tier.
     pub tier: u8,
+    /// The zone, if it is known.
+    pub zone: Option<Zone>,
 }
 
 impl BackendStatus {

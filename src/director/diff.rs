@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::config::{CheckConfig, DirectorConfig, EngineKind, OneOrMany, ServiceConfig};
 use super::overrides::DesiredServer;
-use crate::backend::{BackendAdminState, Limits};
+use crate::backend::{BackendAdminState, Limits, Zone};
 
 /// A change of one server.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,6 +16,7 @@ pub(super) enum ServerStep {
     Weight(SocketAddr, u32),
     Limits(SocketAddr, Limits),
     Tier(SocketAddr, u8),
+    Zone(SocketAddr, Option<Zone>),
     State(SocketAddr, BackendAdminState),
 }
 
@@ -43,6 +44,9 @@ pub(super) fn diff_servers(before: &[DesiredServer], after: &[DesiredServer]) ->
         }
         if old.config.tier != server.config.tier {
             steps.push(ServerStep::Tier(address, server.config.tier));
+        }
+        if old.config.zone != server.config.zone {
+            steps.push(ServerStep::Zone(address, server.config.zone));
         }
         if old.state != server.state {
             steps.push(ServerStep::State(address, server.state));
@@ -284,6 +288,19 @@ mod tests {
         let mut config = RealServer::new(SocketAddr::from(([10, 0, 0, 1], port)));
         config.weight = weight;
         DesiredServer { config, state }
+    }
+
+    #[test]
+    fn a_server_moves_to_a_zone_and_leaves_it() {
+        let zone = Zone::new("eu-1a").expect("a name");
+        let before = server(1, 1, BackendAdminState::Enabled);
+        let mut moved = before.clone();
+        moved.config.zone = Some(zone);
+        let address = before.config.address;
+        for (from, to, step) in [(&before, &moved, Some(zone)), (&moved, &before, None)] {
+            let steps = diff_servers(std::slice::from_ref(from), std::slice::from_ref(to));
+            assert_eq!(steps, [ServerStep::Zone(address, step)]);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::supervisor::TaskSupervisor;
 use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
 use crate::announce::{AnnounceMode, AnnounceStatus};
-use crate::backend::OutcomeCounts;
+use crate::backend::{OutcomeCounts, Zone};
 use crate::balancer::Fingerprint;
 use crate::metrics::{ServerTotals, ServiceTotals};
 use crate::packet::PacketStatistics;
@@ -111,6 +111,8 @@ pub struct ServerStatus {
     pub weight: u32,
     /// The tier; servers of tier 0 are chosen first.
     pub tier: u8,
+    /// The zone, if one is configured.
+    pub zone: Option<Zone>,
     /// The connection limit; 0 means no limit.
     pub max_connections: u32,
     /// The number of connections below which a full server gets new ones again; 0 means three
@@ -294,6 +296,7 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
             reason: snapshot.reason(position).map(ToString::to_string),
             weight: member.weight(),
             tier: member.tier(),
+            zone: member.zone(),
             max_connections: member.limits().max_connections(),
             resume_connections: member.limits().resume_below(),
             method: methods.get(backend.id()).name(),

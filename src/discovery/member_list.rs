@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use super::address::parse_socket_address;
-use crate::backend::{Limits, MAX_BACKENDS, MAX_CONNECTION_LIMIT, MAX_WEIGHT, Spec};
+use crate::backend::{Limits, MAX_BACKENDS, MAX_CONNECTION_LIMIT, MAX_WEIGHT, Spec, Zone};
 use crate::excerpt::excerpt;
+use crate::setting::SettingError;
 
 /// The longest name of a member, in bytes.
 pub(super) const MAX_NAME_LEN: usize = 255;
@@ -44,7 +45,8 @@ pub enum MemberListErrorKind {
     },
     /// A key is unknown.
     #[error(
-        "unknown key \"{key}\": the keys are name, weight, tier, max_connections and resume_below"
+        "unknown key \"{key}\": the keys are name, weight, tier, zone, max_connections and \
+         resume_below"
     )]
     UnknownKey {
         /// The key.
@@ -74,6 +76,9 @@ pub enum MemberListErrorKind {
         /// The value of `max_connections`; 0 if the line does not set the key.
         max: u32,
     },
+    /// A zone has another name than a zone may have.
+    #[error("{0}")]
+    InvalidZone(SettingError),
     /// A name is empty or too long.
     #[error("name must have 1 to {MAX_NAME_LEN} bytes")]
     InvalidName,
@@ -149,7 +154,7 @@ fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, LineError> {
         LineError::new(column, MemberListErrorKind::InvalidAddress { word: word_excerpt(word) })
     })?;
 
-    let mut name = None;
+    let (mut name, mut zone) = (None, None);
     let (mut weight, mut tier, mut max, mut resume) = (None, None, None, None);
     let mut resume_column = column;
     for (column, word) in words {
@@ -167,6 +172,12 @@ fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, LineError> {
             }
             "weight" => parse_number(&mut weight, "weight", MAX_WEIGHT, column, value_at)?,
             "tier" => parse_number(&mut tier, "tier", u8::MAX.into(), column, value_at)?,
+            "zone" => {
+                let parsed = Zone::new(value).map_err(|error| {
+                    LineError::new(value_at.0, MemberListErrorKind::InvalidZone(error))
+                })?;
+                set_once(&mut zone, parsed, "zone").map_err(error)?;
+            }
             "max_connections" => {
                 parse_number(&mut max, "max_connections", MAX_CONNECTION_LIMIT, column, value_at)?
             }
@@ -186,6 +197,7 @@ fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, LineError> {
         Some(name) => Spec::new(name, address).address(address),
         None => Spec::from(address),
     };
+    let spec = Spec { zone, ..spec };
     Ok(Some(
         spec.weight(weight.unwrap_or(1))
             .tier(u8::try_from(tier.unwrap_or(0)).unwrap_or(u8::MAX))

@@ -67,6 +67,7 @@
 //! | `name` | 1 to 255 bytes without spaces, unique in the list | the address |
 //! | `weight` | 0 (quiesced) to 65535 | 1 |
 //! | `tier` | 0 to 255, for the `priority` scheduler | 0 |
+//! | `zone` | 1 to 64 ASCII letters, digits, `.`, `_`, `-` and `/`, for the `priority` scheduler | none |
 //! | `max_connections` | 0 (no limit) to 2^30 | 0 |
 //! | `resume_below` | 0 (three quarters) to `max_connections` | 0 |
 

@@ -88,6 +88,8 @@ pub enum ParameterKind {
         /// The longest duration; `Duration::MAX` means no limit.
         max: Duration,
     },
+    /// The name of a [zone](crate::backend::Zone).
+    Zone,
     /// One of several words.
     Choice(&'static [&'static str]),
     /// A nested scheduler, written without a key.
@@ -209,6 +211,9 @@ impl fmt::Display for ParameterKind {
                 write!(f, "a duration of at least {min:?}")
             }
             Self::Duration { min, max } => write!(f, "a duration from {min:?} to {max:?}"),
+            Self::Zone => f.write_str(
+                "the name of a zone: 1 to 64 ASCII letters, digits, `.`, `_`, `-` and `/`",
+            ),
             Self::Choice(words) => f.write_str(&words.join(" or ")),
             Self::Scheduler => f.write_str("a scheduler"),
         }

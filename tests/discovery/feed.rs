@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lvs::Limits;
-use lvs::backend::MAX_WEIGHT;
+use lvs::backend::{MAX_WEIGHT, Zone};
 use lvs::discovery::{FileSource, MemberSendError, StaticList};
 
 use crate::world::*;
@@ -63,13 +63,15 @@ async fn attributes_change_in_place_and_counters_stay() {
     world.all(&[("a", 1)]).await;
     let leases = occupy(&world.set);
     let before = serial(&world.set, "a");
-    let changed = Spec::new("a", "elsewhere").weight(7).tier(2).limits(Limits::new(9));
+    let zone = Zone::new("eu-1a").expect("a name");
+    let changed = Spec::new("a", "elsewhere").weight(7).tier(2).limits(Limits::new(9)).zone(zone);
     world.say(MemberUpdate::Insert(changed)).await;
 
     let snapshot = world.set.snapshot();
     let (backend, member) = snapshot.iter().next().expect("one member");
     assert_eq!((*backend.target(), backend.load().active), ("elsewhere", 1));
     assert_eq!((member.weight(), member.tier(), member.limits()), (7, 2, Limits::new(9)));
+    assert_eq!(member.zone(), Some(zone));
     assert_eq!(member.serial(), before);
     assert_eq!(*leases[0].target(), "a", "an earlier lease keeps its target");
 }

@@ -17,7 +17,7 @@ async fn every_key_is_parsed_in_any_order() {
         "\u{feff}# a list\r\n\
          10.0.0.1:80\r\n\
          \t 10.0.0.2:80 weight=0 # quiesced\n\
-         [2001:db8::1]:8080 resume_below=5 name=six#1 max_connections=10 tier=255 weight=65535 #\n\
+         [2001:db8::1]:8080 resume_below=5 name=six#1 zone=eu/1 max_connections=10 tier=255 weight=65535 #\n\
          \n",
     )
     .expect("a list");
@@ -29,6 +29,7 @@ async fn every_key_is_parsed_in_any_order() {
     assert_eq!(backend.target().to_string(), "[2001:db8::1]:8080");
     assert_eq!(member.address(), Some(*backend.target()));
     assert_eq!((member.tier(), member.limits()), (255, Limits::new(10).with_resume_below(5)));
+    assert_eq!(member.zone().map(|zone| zone.to_string()).as_deref(), Some("eu/1"));
 }
 
 #[test]
@@ -45,11 +46,11 @@ fn errors_name_line_and_column() {
         ("10.0.0.1:80 backup", "1:13: \"backup\" is not a key=value pair"),
         (
             "10.0.0.1:80 =",
-            "1:13: unknown key \"\": the keys are name, weight, tier, max_connections and resume_below",
+            "1:13: unknown key \"\": the keys are name, weight, tier, zone, max_connections and resume_below",
         ),
         (
             "10.0.0.1:80 wait=3",
-            "1:13: unknown key \"wait\": the keys are name, weight, tier, max_connections and resume_below",
+            "1:13: unknown key \"wait\": the keys are name, weight, tier, zone, max_connections and resume_below",
         ),
         ("10.0.0.1:80 weight=1  weight=2", "1:23: weight is set twice"),
         ("10.0.0.1:80 name=a name=b", "1:20: name is set twice"),
@@ -73,10 +74,15 @@ fn errors_name_line_and_column() {
             "1:13: resume_below 3 is above max_connections 2",
         ),
         ("10.0.0.1:80 resume_below=3", "1:13: resume_below 3 is above max_connections 0"),
+        ("10.0.0.1:80 zone=a zone=a", "1:20: zone is set twice"),
+        (
+            "10.0.0.1:80 zone=a,b",
+            "1:18: zone is \"a,b\", must be a name of 1 to 64 ASCII letters, digits, `.`, `_`, `-` and `/`",
+        ),
         ("10.0.0.1:80 name=", "1:18: name must have 1 to 255 bytes"),
         (
             "10.0.0.1:80 näme=ü weight=x",
-            "1:13: unknown key \"näme\": the keys are name, weight, tier, max_connections and resume_below",
+            "1:13: unknown key \"näme\": the keys are name, weight, tier, zone, max_connections and resume_below",
         ),
         ("10.0.0.1:80 name=ü weight=x", "1:27: weight must be a number from 0 to 65535, not \"x\""),
         (

@@ -10,7 +10,7 @@ use super::error::ConfigProblem;
 use super::notify::NotifyCommandList;
 use super::table::config_table;
 use super::value::{OneOrMany, deserialize_address};
-use crate::backend::{Limits, Spec, validate_weight};
+use crate::backend::{Limits, Spec, Zone, validate_weight};
 
 config_table! {
 /// A builder of a [`RealServer`].
@@ -58,6 +58,10 @@ pub struct RealServer {
     /// The tier for the `priority` scheduler, from 0 to 255; tier 0 serves first. Default: `0`.
     #[serde(default, skip_serializing_if = "is_default_tier")]
     pub tier: u8,
+    /// The zone of the server, such as `"eu-1a"`: 1 to 64 ASCII letters, digits, `.`, `_`, `-` and `/`. The scheduler
+    /// `priority(..., zone=eu-1a)` prefers servers of its zone. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     /// How packets reach the server. The engine `proxy` has `nat` alone. Default: `"nat"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<ServerMethod>,
@@ -122,6 +126,7 @@ impl RealServer {
             max_connections,
             resume_connections,
             tier: 0,
+            zone: None,
             method: None,
             tunnel: None,
             health: None,
@@ -147,7 +152,7 @@ impl RealServer {
 
     pub(crate) fn backend_spec(&self) -> Spec<SocketAddr> {
         let spec = Spec::from(self.address).weight(self.weight).limits(self.limits());
-        spec.tier(self.tier)
+        Spec { zone: self.zone, ..spec.tier(self.tier) }
     }
 
     /// Returns the keys with commands.

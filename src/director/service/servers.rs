@@ -39,6 +39,7 @@ impl VirtualService {
                         edit.set_limits(&id(address), *limits)?
                     }
                     ServerStep::Tier(address, tier) => edit.set_tier(&id(address), *tier)?,
+                    ServerStep::Zone(address, zone) => edit.set_zone(&id(address), *zone)?,
                     ServerStep::State(address, state) => {
                         edit.set_admin(&id(address), *state)?;
                     }

@@ -87,6 +87,7 @@ impl<T: Clone> FeedReconciler<T, T> {
                 .weight(member.weight())
                 .limits(member.limits())
                 .tier(member.tier());
+            let spec = Spec { zone: member.zone(), ..spec };
             let spec = match member.address() {
                 Some(address) => spec.address(address),
                 None => spec,
@@ -297,6 +298,9 @@ impl<A: Clone, T> FeedReconciler<A, T> {
         if desired.tier != member.spec.tier && is_applied(edit.set_tier(&id, desired.tier)) {
             member.spec.tier = desired.tier;
         }
+        if desired.zone != member.spec.zone && is_applied(edit.set_zone(&id, desired.zone)) {
+            member.spec.zone = desired.zone;
+        }
         let moved = desired.address != member.spec.address;
         if moved || !(self.is_same_target)(&desired.target, &member.spec.target) {
             let target = (self.make_target)(&desired.target);
@@ -309,7 +313,8 @@ impl<A: Clone, T> FeedReconciler<A, T> {
     }
 
     fn is_same_spec(&self, old: &Spec<A>, new: &Spec<A>) -> bool {
-        let attributes = |spec: &Spec<A>| (spec.weight, spec.limits, spec.tier, spec.address);
+        let attributes =
+            |spec: &Spec<A>| (spec.weight, spec.limits, spec.tier, spec.zone, spec.address);
         attributes(old) == attributes(new) && (self.is_same_target)(&old.target, &new.target)
     }
 

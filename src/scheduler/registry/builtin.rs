@@ -206,7 +206,15 @@ fn build_priority(params: &mut SchedulerParams<'_>) -> BuildResult {
     let info = &PriorityTiers::<()>::INFO;
     let overprovisioning = params.take_declared_integer(declared(info, "overprovisioning"))?;
     let panic_threshold = params.take_declared_integer(declared(info, "panic"))?;
+    let zone = params.take_declared_zone(declared(info, "zone"))?;
+    let traffic = params.take_declared_integer(declared(info, "traffic"))?;
     let mut rule = PriorityTiers::new(params.take_scheduler()?);
+    if let Some(zone) = zone {
+        rule = rule.zone(zone);
+    }
+    if let Some(percent) = traffic {
+        rule = rule.traffic(percent)?;
+    }
     if let Some(percent) = overprovisioning {
         rule = rule.overprovisioning(percent)?;
     }

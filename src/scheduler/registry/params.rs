@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::Zone;
 use crate::scheduler::Scheduler;
 use crate::scheduler::parameter::{
     NESTED_SCHEDULER, ParameterKind, SchedulerParameter, SchedulerParameterError,
@@ -271,6 +272,15 @@ impl<'a> SchedulerParams<'a> {
             parse_duration(text)
                 .filter(|&duration| parameter.check_duration(&scheduler, duration).is_ok())
         })
+    }
+
+    /// Takes the name of a zone.
+    pub(super) fn take_declared_zone(
+        &mut self,
+        parameter: &SchedulerParameter,
+    ) -> Result<Option<Zone>, SchedulerRegistryError> {
+        let read = |text: &str| Zone::new(text).ok();
+        self.take_argument(parameter.name, parameter.kind.to_string(), read)
     }
 
     /// Takes the value of a declared choice.

@@ -1,6 +1,6 @@
 //! Priority tiers with overflow and panic: `priority`.
 
-use crate::backend::{Member, Members};
+use crate::backend::{Member, Members, Zone};
 use crate::scheduler::hashing::{mix_bits, scale_to_range};
 use crate::scheduler::parameter::{
     NESTED_SCHEDULER, ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
@@ -39,6 +39,14 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | 25 % | 25 % | 50 %, panic | 50 %, panic |
 /// | 5 % | 65 % | 7 %, panic | 93 % |
 ///
+/// # Zones
+/// [`zone`](Self::zone) divides each tier into the members of a zone, which come first, and those elsewhere: the table
+/// above is then that of the zone and of all other zones. So work leaves a zone by as much as it is not healthy enough.
+/// With an overprovisioning of 10000 it leaves when no member of the zone is left.
+/// [`traffic`](Self::traffic) is for zones that are weaker than their traffic. Balancers in different zones choose
+/// differently, and their [fingerprints](crate::Balancer::fingerprint) say so.
+///
+/// # Flows
 /// The tier of a flow with a key or source is selected by a hash of it, so that the flow stays in
 /// its tier while the percentages stay; the tier of other flows is random. If the inner rule finds
 /// no usable member in the tier (limits, members tried before) the next tiers are tried in order,
@@ -78,13 +86,17 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 pub struct PriorityTiers<S> {
     inner: S,
     policy: TierPolicy,
+    zone: Option<Zone>,
+    /// The percentage of all traffic that comes from the zone.
+    traffic: Option<u32>,
 }
 
 impl<S: Scheduler> PriorityTiers<S> {
     /// Creates tiers that each select by `inner`.
     #[must_use]
     pub const fn new(inner: S) -> Self {
-        Self { inner, policy: TierPolicy { overprovisioning: 140, panic_threshold: 50 } }
+        let policy = TierPolicy { overprovisioning: 140, panic_threshold: 50 };
+        Self { inner, policy, zone: None, traffic: None }
     }
 
     /// Sets the work that a member can take, in percent of its even part: at 140 a tier of which 5
@@ -107,6 +119,23 @@ impl<S: Scheduler> PriorityTiers<S> {
         let panic_threshold = PANIC_THRESHOLD.check_integer("priority", percent)?;
         Ok(Self { policy: TierPolicy { panic_threshold, ..self.policy }, ..self })
     }
+
+    /// Prefers members of this zone: those of a tier that are elsewhere, or whose zone is not known, become a tier of
+    /// their own after it. Default: none, the zone does not count.
+    #[must_use]
+    pub fn zone(self, zone: Zone) -> Self {
+        Self { zone: Some(zone), ..self }
+    }
+
+    /// Sets which part of all traffic comes to the balancers of the [zone](Self::zone), in percent, for zones that are
+    /// not equally strong: a zone that has 25 % of the weight that is available in a tier, and 50 % of the traffic, keeps
+    /// half of its traffic. Default: none, a zone keeps all that the health of its members allows.
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a percentage that is not within 1..=100.
+    pub fn traffic(self, percent: u32) -> Result<Self, SchedulerParameterError> {
+        Ok(Self { traffic: Some(TRAFFIC.check_integer("priority", percent)?), ..self })
+    }
 }
 
 const OVERPROVISIONING: SchedulerParameter = SchedulerParameter::new(
@@ -122,13 +151,26 @@ const PANIC_THRESHOLD: SchedulerParameter = SchedulerParameter::new(
     "The percentage of available servers below which a tier disregards health; 0 means never",
 );
 
+const ZONE: SchedulerParameter = SchedulerParameter::new(
+    "zone",
+    ParameterKind::Zone,
+    Some("none"),
+    "The zone whose servers are preferred within each tier",
+);
+const TRAFFIC: SchedulerParameter = SchedulerParameter::new(
+    "traffic",
+    ParameterKind::Integer { min: 1, max: 100 },
+    Some("the zone keeps all"),
+    "The percentage of all traffic that comes from the zone: what exceeds its share of the weight goes elsewhere",
+);
+
 impl PriorityTiers<()> {
     pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
         name: "priority",
         type_name: "PriorityTiers",
         family: SchedulerFamily::Wrapper,
         summary: "Selects within the first tier of servers that can take the work (Envoy's priority levels)",
-        parameters: &[NESTED_SCHEDULER, OVERPROVISIONING, PANIC_THRESHOLD],
+        parameters: &[NESTED_SCHEDULER, OVERPROVISIONING, PANIC_THRESHOLD, ZONE, TRAFFIC],
     };
 }
 
@@ -151,24 +193,58 @@ impl<S: Scheduler> Scheduler for PriorityTiers<S> {
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
         let previous = previous_as::<PriorityTiersPicker>(previous);
-        let mut numbers: Vec<u8> = members.iter().map(Member::tier).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let counts: Vec<TierCount> = numbers
+        let mut levels: Vec<TierLevel> = members.iter().map(|it| self.level(it)).collect();
+        levels.sort_unstable();
+        levels.dedup();
+        let counts: Vec<TierCount> = levels
             .iter()
-            .map(|&number| count_tier(members.iter().filter(|m| m.tier() == number)))
+            .map(|&level| count_tier(members.iter().filter(|m| self.level(m) == level)))
             .collect();
+        let limits: Vec<u64> =
+            levels.iter().map(|level| self.local_limit(members, *level)).collect();
         let mut below = 0;
-        let tiers = numbers.iter().zip(self.policy.tier_loads(&counts)).map(|(&number, load)| {
+        let loads = self.policy.limited_loads(&counts, &limits);
+        let tiers = levels.iter().zip(loads).map(|(&level, load)| {
             below += load.percent;
-            let positions = (0..members.len()).filter(|&i| members[i].tier() == number);
+            let positions = (0..members.len()).filter(|&i| self.level(&members[i]) == level);
             let positions: Box<[usize]> = positions.collect();
             let members = Members::new(positions.iter().map(|&i| tier_member(&members[i], load)));
-            let previous = previous.and_then(|tiers| tiers.tier_picker(number));
+            let previous = previous.and_then(|tiers| tiers.tier_picker(level));
             let picker = self.inner.compile(&members, previous)?;
-            Ok(TierPicker { number, draw_limit: below, members, positions, picker })
+            Ok(TierPicker { level, draw_limit: below, members, positions, picker })
         });
         Ok(Box::new(PriorityTiersPicker(tiers.collect::<Result<_, CompileError>>()?)))
+    }
+}
+
+/// A tier, or the part of it that is elsewhere, which comes after it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct TierLevel {
+    tier: u8,
+    is_elsewhere: bool,
+}
+
+impl<S> PriorityTiers<S> {
+    fn level(&self, member: &Member) -> TierLevel {
+        let is_elsewhere = self.zone.is_some_and(|zone| member.zone() != Some(zone));
+        TierLevel { tier: member.tier(), is_elsewhere }
+    }
+
+    /// Returns which part of the traffic the zone may keep in a tier, in percent: that for which it has the weight.
+    fn local_limit(&self, members: &Members, level: TierLevel) -> u64 {
+        let Some(traffic) = self.traffic.filter(|_| self.zone.is_some() && !level.is_elsewhere)
+        else {
+            return 100;
+        };
+        let weight = |is_part: &dyn Fn(TierLevel) -> bool| -> u64 {
+            let part = members.iter().filter(|member| is_part(self.level(member)));
+            part.map(|member| u64::from(member.share())).sum()
+        };
+        let (local, all) = (weight(&|it| it == level), weight(&|it| it.tier == level.tier));
+        // Without a weight the tier is in panic, or gets nothing.
+        (local * 100 * 100)
+            .checked_div(all * u64::from(traffic))
+            .map_or(100, |limit| limit.min(100))
     }
 }
 
@@ -194,13 +270,13 @@ fn tier_member(member: &Member, load: TierLoad) -> Member {
     }
 }
 
-/// All tiers that have members, by number.
+/// All tiers that have members, in their order.
 #[derive(Debug)]
 struct PriorityTiersPicker(Box<[TierPicker]>);
 
 #[derive(Debug)]
 struct TierPicker {
-    number: u8,
+    level: TierLevel,
     /// The sum of the percentages up to this tier: a draw below it and not below that of the tier
     /// before selects this tier.
     draw_limit: u64,
@@ -215,8 +291,8 @@ struct TierPicker {
 const TIER_SALT: u64 = 0x7469_6572_2d64_7261;
 
 impl PriorityTiersPicker {
-    fn tier_picker(&self, number: u8) -> Option<&dyn Picker> {
-        self.0.iter().find(|tier| tier.number == number).map(|tier| &*tier.picker)
+    fn tier_picker(&self, level: TierLevel) -> Option<&dyn Picker> {
+        self.0.iter().find(|tier| tier.level == level).map(|tier| &*tier.picker)
     }
 
     /// Returns the index of the tier for this flow.

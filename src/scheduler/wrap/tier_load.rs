@@ -23,8 +23,20 @@ pub(in crate::scheduler) struct TierLoad {
 
 impl TierPolicy {
     /// Divides the work; the parts add up to 100 % unless no tier can get any.
-    pub(in crate::scheduler) fn tier_loads(&self, counts: &[TierCount]) -> Vec<TierLoad> {
-        let healths: Vec<u64> = counts.iter().map(|&count| self.tier_health(count)).collect();
+    #[cfg(test)]
+    fn tier_loads(&self, counts: &[TierCount]) -> Vec<TierLoad> {
+        self.limited_loads(counts, &vec![100; counts.len()])
+    }
+
+    /// Divides the work among tiers that each get a percentage at most, as long as others can take the rest.
+    pub(in crate::scheduler) fn limited_loads(
+        &self,
+        counts: &[TierCount],
+        limits: &[u64],
+    ) -> Vec<TierLoad> {
+        let limited = counts.iter().zip(limits);
+        let healths: Vec<u64> =
+            limited.map(|(&count, &limit)| self.tier_health(count).min(limit)).collect();
         if healths.iter().sum::<u64>() >= 100 {
             let mut left = 100;
             let fill = |&health: &u64| {

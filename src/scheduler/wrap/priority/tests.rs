@@ -148,3 +148,128 @@ fn a_tier_keeps_its_cursor_when_another_changes() {
     down(&set, &["1a"]);
     assert_eq!(next(), "0b");
 }
+
+/// A set with members `local` and `remote` of two zones, and `old` of no zone.
+fn zones(local: u8, remote: u8, old: u8) -> BackendSet<()> {
+    let set = BackendSet::new();
+    let zone = |name| Zone::new(name).expect("a name");
+    for (name, count, zone) in [
+        ("local", local, Some(zone("eu-1a"))),
+        ("remote", remote, Some(zone("eu-1b"))),
+        ("old", old, None),
+    ] {
+        for n in 0..count {
+            set.insert(Spec { zone, ..Spec::new(format!("{name}{n}"), ()) }).expect("new");
+        }
+    }
+    set
+}
+
+fn prefers_eu_1a() -> PriorityTiers<RoundRobin> {
+    PriorityTiers::new(RoundRobin::new()).zone(Zone::new("eu-1a").expect("a name"))
+}
+
+/// The percentage of the work that stays in the zone.
+fn local_percent(balancer: &Balancer<()>) -> usize {
+    let tally = tally(balancer, 20_000);
+    let local = tally.iter().filter(|(name, _)| name.starts_with("local"));
+    (local.map(|(_, count)| count).sum::<usize>() + 100) / 200
+}
+
+/// The tables of Envoy's priority levels, of which a zone is the first.
+#[test]
+fn work_leaves_a_zone_by_as_much_as_it_is_not_healthy() {
+    let set = zones(20, 20, 0);
+    let balancer = Balancer::new(&set, prefers_eu_1a()).expect("few members");
+    // Of 20: available in the zone, elsewhere; the percentage that stays.
+    for (local, remote, stays) in [
+        (20, 20, 100),
+        (15, 20, 100),
+        (14, 20, 98),
+        (10, 20, 70),
+        (5, 20, 35),
+        (0, 20, 0),
+        (20, 0, 100),
+    ] {
+        for (name, available) in [("local", local), ("remote", remote)] {
+            for n in 0..20 {
+                let health = if n < available { Health::Up } else { Health::Down };
+                set.set_health(&format!("{name}{n}").as_str().into(), health).expect("known");
+            }
+        }
+        let percent = local_percent(&balancer);
+        assert!(percent.abs_diff(stays) <= 1, "{local} {remote}: {percent}, not {stays}");
+    }
+}
+
+#[test]
+fn a_zone_goes_before_members_elsewhere_and_before_those_of_no_zone_within_each_tier() {
+    let set = zones(1, 1, 1);
+    set.insert(Spec::new("spare", ()).tier(1).zone(Zone::new("eu-1a").expect("a name")))
+        .expect("new");
+    let rule = prefers_eu_1a().panic_threshold(0).expect("a percentage");
+    let balancer = Balancer::new(&set, rule).expect("few members");
+    assert_eq!(tally(&balancer, 9).keys().collect::<Vec<_>>(), ["local0"]);
+    down(&set, &["local0"]);
+    assert_eq!(tally(&balancer, 9).keys().collect::<Vec<_>>(), ["old0", "remote0"]);
+    down(&set, &["old0", "remote0"]);
+    assert_eq!(tally(&balancer, 9).keys().collect::<Vec<_>>(), ["spare"]);
+    // A member that moves to the zone.
+    set.set_health(&"remote0".into(), Health::Up).expect("known");
+    set.set_health(&"old0".into(), Health::Up).expect("known");
+    set.edit(|edit| edit.set_zone(&"old0".into(), Some(Zone::new("eu-1a").expect("a name"))))
+        .expect("known");
+    assert_eq!(local_or_old(&balancer), ["old0", "remote0"]);
+    // Without the zone, all of the tier serve.
+    balancer.set_scheduler(PriorityTiers::new(RoundRobin::new())).expect("few members");
+    assert_eq!(tally(&balancer, 9).keys().collect::<Vec<_>>(), ["old0", "remote0"]);
+}
+
+fn local_or_old(balancer: &Balancer<()>) -> Vec<String> {
+    tally(balancer, 200).into_keys().collect()
+}
+
+/// As Envoy routes by zone: the share that the zone has of the weight, over that which it has of the traffic.
+#[test]
+fn a_zone_that_is_weaker_than_its_traffic_keeps_its_share() {
+    for (local, remote, traffic, stays) in
+        [(1, 3, 50, 50), (2, 2, 50, 100), (3, 1, 50, 100), (1, 3, 25, 100), (1, 9, 100, 10)]
+    {
+        let set = zones(local, remote, 0);
+        let rule = prefers_eu_1a().traffic(traffic).expect("a percentage");
+        let balancer = Balancer::new(&set, rule).expect("few members");
+        let percent = local_percent(&balancer);
+        assert!(percent.abs_diff(stays) <= 1, "{local} {remote} {traffic}: {percent}");
+    }
+    // Where nobody else is left, it keeps all.
+    let set = zones(1, 3, 0);
+    let rule = prefers_eu_1a().traffic(50).expect("a percentage");
+    let balancer = Balancer::new(&set, rule).expect("few members");
+    down(&set, &["remote0", "remote1", "remote2"]);
+    assert_eq!(local_percent(&balancer), 100);
+    let refused = prefers_eu_1a().traffic(0).expect_err("none");
+    assert_eq!(refused.to_string(), "priority: traffic=0 is not a whole number from 1 to 100");
+}
+
+/// A key stays in its tier, and at its member there, while the percentages stay.
+#[test]
+fn hash_rules_prefer_a_zone_too() {
+    let set = zones(4, 4, 0);
+    let zone = Zone::new("eu-1a").expect("a name");
+    let rule = PriorityTiers::new(crate::scheduler::Maglev::new()).zone(zone);
+    let balancer = Balancer::new(&set, rule).expect("few members");
+    let choice = |key: u64| {
+        let lease = balancer.pick(&Flow::new().key(key)).expect("a usable member");
+        lease.id().to_string()
+    };
+    let before: Vec<_> = (0..2000).map(choice).collect();
+    assert!(before.iter().all(|name| name.starts_with("local")));
+    down(&set, &["local0", "local1"]);
+    let after: Vec<_> = (0..2000).map(choice).collect();
+    let left = after.iter().filter(|name| name.starts_with("remote")).count();
+    assert!((500..700).contains(&left), "70 % stay: {left}");
+    for (before, after) in before.iter().zip(&after) {
+        let had_failed = ["local0", "local1"].contains(&&**before);
+        assert!(had_failed || before == after || after.starts_with("remote"), "{before} {after}");
+    }
+}
