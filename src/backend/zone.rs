@@ -126,6 +126,6 @@ mod tests {
         }
         // Other tests may have added some.
         assert!(used() - before < 16);
-        assert_eq!(Zone::new("a").expect("a name").name(), "a".into());
+        assert_eq!(&*Zone::new("a").expect("a name").name(), "a");
     }
 }

@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::causes::{load_error, with_causes};
+use super::causes::{load_error, load_with_retries, with_causes};
 use super::check_routes::remove_all_routes;
 use super::error::PacketError;
 use super::layout::LAYOUT_VERSION;
@@ -85,7 +85,7 @@ impl PacketProgram {
             .map_max_entries("places_ipv6", places[1]);
         let mut program = loader.load(&OBJECT.0).map_err(|error| load_error(&error))?;
         let classifier = classifier(&mut program, PROGRAM)?;
-        classifier.load().map_err(|error| load_error(&error))?;
+        load_with_retries(|| classifier.load())?;
         let mut maps = PacketMaps::from_program(&mut program)?;
         if !maps.has_place_rings()? {
             maps.set_place_rings(places)?;
@@ -176,7 +176,7 @@ impl PacketProgram {
     pub(super) fn attach_checks(&mut self) -> Result<Option<SchedClassifierLink>, PacketError> {
         let classifier = classifier(&mut self.program, CHECK_PROGRAM)?;
         if classifier.fd().is_err() {
-            classifier.load().map_err(|error| load_error(&error))?;
+            load_with_retries(|| classifier.load())?;
         }
         let link = attach(classifier, LOOPBACK, TcAttachType::Egress)
             .map_err(|reason| PacketError::Attach { device: LOOPBACK.to_owned(), reason })?;

@@ -9,7 +9,7 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{Xdp, XdpMode as LinkMode};
 
-use super::causes::{load_error, with_causes};
+use super::causes::{load_error, load_with_retries, with_causes};
 use super::error::PacketError;
 use super::link_name::{link_name, parse_link_name, pinned_names};
 use super::xdp_mode::XdpMode;
@@ -151,7 +151,7 @@ pub(super) fn loaded_program(program: &mut Ebpf, mode: XdpMode) -> Result<&mut X
     let program = program.program_mut(name).ok_or_else(missing)?;
     let program: &mut Xdp = program.try_into().map_err(|error| load_error(&error))?;
     if program.fd().is_err() {
-        program.load().map_err(|error| load_error(&error))?;
+        load_with_retries(|| program.load())?;
     }
     Ok(program)
 }
