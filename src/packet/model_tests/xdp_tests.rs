@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::compared::{ComparedProgram, TAP_MTU};
@@ -148,6 +149,10 @@ fn the_scheduler_is_asked_behind_xdp() {
 
 #[test]
 fn a_packet_in_a_while_goes_by_the_way_of_the_kernel() {
+    // Each processor has its own hops, of which each asks the kernel.
+    let mut processors = CpuSet::new();
+    processors.set(sched_getcpu());
+    sched_setaffinity(None, &processors).expect("a processor that this thread may use");
     let Some(mut compared) = with_keyed_services() else { return };
     let (client, service, server) = ends(0);
     assert!(is_carried(&mut compared, &tcp(client, service, SYN)));
