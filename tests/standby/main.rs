@@ -347,3 +347,28 @@ fn a_director_that_comes_back_takes_over_when_it_knows_what_the_other_knows() {
     assert!(at("sync: follows the director") < at("backup -> master"), "{log}");
     assert_eq!(pair.world.ask(80).expect("a serves"), server, "the client stays on its server");
 }
+
+#[test]
+fn a_standby_reports_that_it_would_choose_by_another_table() {
+    let Some(mut world) = World::new() else { return };
+    world.servers(&[9001, 9002]);
+    let other_weight = "address = \"10.88.0.3:9001\"\n        weight = 3";
+    let differing = config("b", 50, "").replace("address = \"10.88.0.3:9001\"", other_weight);
+    let (_a, mut b) = (world.director("a", &config("a", 50, "")), world.director("b", &differing));
+    let tables = |side: &str| {
+        let status = world.status(side)?;
+        Some(status["sync"]["different_tables"].as_array()?.len())
+    };
+    until("b reports the difference", || tables("b") == Some(1));
+    assert!(b.log().contains("choose servers by different tables: fingerprint"), "{}", b.log());
+    let fingerprint = |side: &str| {
+        let status = world.status(side).expect("the director answers");
+        status["services"][0]["fingerprint"].as_str().expect("text").to_owned()
+    };
+    assert_ne!(fingerprint("a"), fingerprint("b"));
+    world.file("b.toml", &format!("drain_timeout = \"0s\"\n{}", config("b", 50, "")));
+    b.signal(Signal::HUP);
+    until("the tables are the same", || tables("b") == Some(0));
+    assert_eq!(fingerprint("a"), fingerprint("b"));
+    b.stop();
+}
