@@ -138,6 +138,12 @@ impl Announcer {
         lock(&self.thread).as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// Makes the thread panic.
+    #[cfg(all(test, feature = "director"))]
+    pub(crate) fn panic_thread(&self) {
+        self.send(AnnounceCommand::Panic);
+    }
+
     fn end(&self, command: AnnounceCommand) {
         self.send(command);
         let thread = lock(&self.thread).take();

@@ -37,6 +37,9 @@ pub(super) enum AnnounceCommand {
     /// End, and leave the routes.
     #[cfg(feature = "director")]
     Leave,
+    /// Panic, to test what follows.
+    #[cfg(all(test, feature = "director"))]
+    Panic,
     /// Remove the routes, and end.
     Stop,
 }
@@ -134,9 +137,15 @@ impl AnnounceThread {
             }
             AnnounceCommand::Status(reply) => drop(reply.try_send(self.status(now))),
             #[cfg(feature = "director")]
-            AnnounceCommand::Pause(is_paused) => self.is_paused = is_paused,
+            AnnounceCommand::Pause(is_paused) => {
+                self.is_paused = is_paused;
+                // A successor that failed may have removed some.
+                self.check_at = now;
+            }
             #[cfg(feature = "director")]
             AnnounceCommand::RemoveUnknown => self.remove_unknown(),
+            #[cfg(all(test, feature = "director"))]
+            AnnounceCommand::Panic => panic!("a fault of the thread"),
             // Ends the loop that calls this.
             #[cfg(feature = "director")]
             AnnounceCommand::Leave => {}
@@ -154,8 +163,9 @@ impl AnnounceThread {
         }
         let protocol = std::mem::replace(&mut self.config, config).route_protocol;
         if protocol != self.config.route_protocol {
-            // The kernel does not tell routes of two protocol numbers apart.
-            for address in self.addresses.values_mut() {
+            // Those with the old number would be somebody else's.
+            let removed = self.removed.values_mut().map(|(address, _)| address);
+            for address in self.addresses.values_mut().chain(removed) {
                 let failure = address.remove_all(&mut self.routes, protocol).err();
                 address.report(failure, &self.events);
             }

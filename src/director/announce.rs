@@ -1,7 +1,7 @@
 //! The director's announcements: it tells the announcer which addresses have healthy services, passes an operator's mode
 //! on, and publishes what the announcer reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +23,9 @@ use crate::sync::{Mutex, lock};
 const ANNOUNCE_TASK: &str = "announcements";
 /// How often the health of the services is read.
 const READ_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the announcer is told of health that has not changed: of an address that a reload has removed and added it
+/// knows nothing any more.
+const UNCHANGED_TICKS: u32 = 10;
 /// How long a check may have no result before its service counts as one without quorum.
 const MAX_VERDICT_WAIT: Duration = Duration::from_secs(30);
 
@@ -62,6 +65,12 @@ impl AnnounceSlot {
         Ok(())
     }
 
+    /// Makes the announcer's thread panic.
+    #[cfg(test)]
+    pub(super) fn panic_thread(&self) {
+        self.running().expect("announcements").announcer.panic_thread();
+    }
+
     fn running(&self) -> Option<RunningAnnouncer> {
         lock(&self.0).clone()
     }
@@ -91,14 +100,16 @@ impl AnnounceSlot {
 #[derive(Debug)]
 pub(super) struct AnnounceDriver {
     slot: AnnounceSlot,
+    /// A predecessor has the same routes, and goes on with them if this director fails to start.
+    shares_routes: bool,
     withdraw_delay: Duration,
     _following: AbortOnDropHandle<()>,
 }
 
-/// An announcer that announces nothing yet. Dropped, it ends.
+/// An announcer that announces nothing yet. Dropped, it ends, and leaves the routes of a predecessor.
 #[derive(Debug)]
 pub(super) struct PreparedAnnouncer {
-    announcer: Announcer,
+    announcer: Arc<Announcer>,
     config: AnnouncerConfig,
 }
 
@@ -106,24 +117,33 @@ impl PreparedAnnouncer {
     /// Starts an announcer without health.
     pub(super) fn start(config: &AnnounceConfig, drain: Duration) -> Result<Self, DirectorError> {
         let config = config.announcer(drain);
-        Ok(Self { announcer: Announcer::start(config.clone())?, config })
+        Ok(Self { announcer: Arc::new(Announcer::start(config.clone())?), config })
+    }
+}
+
+impl Drop for PreparedAnnouncer {
+    fn drop(&mut self) {
+        // Unless a driver has it.
+        if Arc::strong_count(&self.announcer) == 1 {
+            self.announcer.leave();
+        }
     }
 }
 
 impl AnnounceDriver {
-    /// Makes a prepared announcer follow the health of the services.
+    /// Makes a prepared announcer follow the health of the services. With a predecessor the routes are that one's until
+    /// [`take_over`](Self::take_over).
     pub(super) fn start(
-        prepared: PreparedAnnouncer,
-        config: &AnnounceConfig,
+        prepared: &PreparedAnnouncer,
+        withdraw_delay: Duration,
+        has_predecessor: bool,
         slot: &AnnounceSlot,
-        registry: &ServiceRegistry,
-        supervisor: &TaskSupervisor,
+        (registry, supervisor): (&ServiceRegistry, &TaskSupervisor),
     ) -> Self {
         supervisor.register(ANNOUNCE_TASK);
-        let PreparedAnnouncer { announcer, config: announcer_config } = prepared;
         let running = RunningAnnouncer {
-            announcer: Arc::new(announcer),
-            config: announcer_config,
+            announcer: Arc::clone(&prepared.announcer),
+            config: prepared.config.clone(),
             mode: AnnounceMode::default(),
         };
         *lock(&slot.0) = Some(running);
@@ -134,8 +154,8 @@ impl AnnounceDriver {
                 (followed.clone(), registry.clone(), counted.clone());
             HealthFollower::new(slot, registry, supervisor).run()
         });
-        let withdraw_delay = config.withdraw_delay();
-        Self { slot: slot.clone(), withdraw_delay, _following: following }
+        let slot = slot.clone();
+        Self { slot, shares_routes: has_predecessor, withdraw_delay, _following: following }
     }
 
     /// Changes to another configuration; addresses that stay keep their routes.
@@ -146,17 +166,18 @@ impl AnnounceDriver {
     ) -> Result<(), DirectorError> {
         self.withdraw_delay = config.withdraw_delay();
         let config = config.announcer(drain);
-        let announcer = {
-            let mut slot = lock(&self.slot.0);
-            let Some(running) = slot.as_mut() else { return Ok(()) };
-            running.config = config.clone();
-            Arc::clone(&running.announcer)
-        };
-        Ok(announcer.reconfigure(config)?)
+        let Some(running) = self.slot.running() else { return Ok(()) };
+        running.announcer.reconfigure(config.clone())?;
+        // The health of new addresses is reported after the announcer knows them.
+        if let Some(running) = lock(&self.slot.0).as_mut() {
+            running.config = config;
+        }
+        Ok(())
     }
 
-    /// Removes what a predecessor announced that had other addresses.
-    pub(super) fn remove_unknown(&self) {
+    /// Removes what a predecessor announced that had other addresses: this director serves in its place.
+    pub(super) fn take_over(&mut self) {
+        self.shares_routes = false;
         if let Some(running) = self.slot.running() {
             running.announcer.remove_unknown();
         }
@@ -212,7 +233,10 @@ impl AnnounceDriver {
 
 impl Drop for AnnounceDriver {
     fn drop(&mut self) {
-        *lock(&self.slot.0) = None;
+        let running = lock(&self.slot.0).take();
+        if let Some(running) = running.filter(|_| self.shares_routes) {
+            running.announcer.leave();
+        }
     }
 }
 
@@ -240,6 +264,7 @@ impl HealthFollower {
         drop(running);
         let log = self.registry.events().clone();
         let mut tick = tokio::time::interval(READ_INTERVAL);
+        let mut ticks = 0_u32;
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -250,7 +275,13 @@ impl HealthFollower {
                         None => return,
                     },
                 },
-                _ = tick.tick() => self.report(),
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    if ticks.is_multiple_of(UNCHANGED_TICKS) {
+                        self.reported.clear();
+                    }
+                    self.report();
+                }
             }
         }
     }
@@ -282,21 +313,23 @@ impl HealthFollower {
                 running.announcer.set_health(address, is_healthy);
             }
         }
-        // An address that comes back is told of again.
-        self.reported.retain(|address, _| running.config.addresses().any(|it| it == *address));
     }
 }
 
 impl ServiceRegistry {
-    /// Returns whether all services that listen on an address have their quorum; `None` while a check of one of them
+    /// Returns whether all services that serve clients of an address have their quorum; `None` while a check of one of them
     /// has had no result.
     fn address_health(&self, address: IpAddr) -> Option<bool> {
         let services = self.services();
-        let mut of_address = services.iter().filter(|it| it.listens_on(address)).peekable();
+        let (listening, others): (Vec<_>, Vec<_>) =
+            services.iter().partition(|service| service.listens_on(address));
         // While a reload replaces the services.
-        of_address.peek()?;
+        listening.first()?;
+        // Those without a listener, to which others lead by server names.
+        let led_to: BTreeSet<_> = listening.iter().flat_map(|it| it.led_services()).collect();
+        let led_to = others.into_iter().filter(|service| led_to.contains(&service.name));
         let mut is_healthy = true;
-        for service in of_address {
+        for service in listening.iter().copied().chain(led_to) {
             if !service.has_first_verdicts() {
                 return None;
             }
@@ -305,3 +338,6 @@ impl ServiceRegistry {
         Some(is_healthy)
     }
 }
+
+#[cfg(test)]
+mod tests;

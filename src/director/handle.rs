@@ -247,6 +247,12 @@ impl Director {
         self.view.status.set_announce_mode(mode, ChangeOrigin::Program)
     }
 
+    /// Makes the thread of the announcements panic.
+    #[cfg(test)]
+    pub(super) fn panic_announcements(&self) {
+        self.view.status.announcements().panic_thread();
+    }
+
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
         self.view.status.refuse_on_standby()?;
         self.view.registry.edit_servers(service, &[edit], &ChangeOrigin::Program)

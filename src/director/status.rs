@@ -248,6 +248,11 @@ impl StatusReader {
         self.reload.counts()
     }
 
+    #[cfg(test)]
+    pub(super) fn announcements(&self) -> &AnnounceSlot {
+        &self.announce
+    }
+
     /// Sets an operator's mode of the announcements.
     pub(super) fn set_announce_mode(
         &self,

@@ -141,6 +141,18 @@ fn a_successor_keeps_the_announcements() {
     let mut first = cluster.world.director_with("d1", &config, "");
     cluster.world.until_served_by(&DIRECTORS);
 
+    // One that fails, after it has joined the interface, leaves the routes alone.
+    let monitor = cluster.world.start("d1", "failure", Path::new("ip"), &["monitor", "route"]);
+    let election =
+        "[vrrp]\ninterface = \"none\"\nvirtual_router_id = 1\naddresses = [\"10.0.0.99/24\"]\n";
+    let mut failing =
+        cluster.world.director_with("d1", &config, &format!("metric = 101\n{election}"));
+    until("the successor fails", || failing.has_ended());
+    assert!(failing.log().contains("there is no interface"), "{}", failing.log());
+    until("the first goes on", || first.log().contains("this process continues to serve"));
+    assert_eq!(cluster.world.next_hops(ANNOUNCED), DIRECTORS);
+    assert!(!monitor.log().contains("Deleted"), "{}", monitor.log());
+
     let traffic = Traffic::start(&cluster.world);
     let monitor = cluster.world.start("d1", "monitor", Path::new("ip"), &["monitor", "route"]);
     let second = cluster.world.director_with("d1", &config, "metric = 101\n");

@@ -88,6 +88,9 @@ impl Traffic {
 
 fn attempt(address: SocketAddr) -> Fate {
     match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+        // It was open, and its next packet came to another director before this call returned: who has nobody at a
+        // port refuses a connection by another error.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Fate::Broken(error),
         Err(error) => Fate::NotConnected(error),
         Ok(stream) => match get_by(stream, "/") {
             Ok(answer) if answer.starts_with("server") => Fate::Answered,

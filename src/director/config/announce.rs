@@ -21,7 +21,7 @@ builder AnnounceConfigBuilder;
 /// Addresses that a routing daemon of this machine announces, such as BIRD or FRR: several directors may have the same
 /// ones, and all serve (anycast). There is no election.
 ///
-/// While all services that listen on an address have their quorum, the kernel has a route to it with the protocol number
+/// While all services that listen on an address have their quorum, and those that they lead to by server names, the kernel has a route to it with the protocol number
 /// `route_protocol` and the metric `metric`, by the interface `lvs-announce`, which the routing daemon redistributes;
 /// `docs/scale.md` has configurations of both. The route is gone with the process. `[announce]` needs `CAP_NET_ADMIN` and
 /// `/dev/net/tun`; no interface may have the addresses. A reload that changes the table keeps the routes of addresses

@@ -70,7 +70,7 @@ impl RunningParts {
         self.engines.configure_ipvs(&config.ipvs());
         if plan.announce {
             // Before services of the kernel look whether this machine has the addresses.
-            self.commit_announce(&config, announcer).await;
+            self.commit_announce(&config, announcer, predecessor.is_some()).await;
         }
         self.commit_services(&config, changed, removed, services);
         if plan.ipvs || !plan.services.is_empty() || self.ipvs_role.is_none() {
@@ -95,8 +95,8 @@ impl RunningParts {
         let is_sole = match predecessor {
             Some(_) if !self.applied.failures.is_empty() => false,
             Some(predecessor) => {
-                if let Some(announce) = &self.announce {
-                    announce.remove_unknown();
+                if let Some(announce) = &mut self.announce {
+                    announce.take_over();
                 }
                 predecessor.confirm_takeover();
                 true
@@ -116,6 +116,7 @@ impl RunningParts {
         &mut self,
         config: &DirectorConfig,
         announcer: Option<PreparedAnnouncer>,
+        has_predecessor: bool,
     ) {
         let result = match (&config.announce, self.announce.take()) {
             (Some(announce), Some(mut running)) => {
@@ -124,10 +125,10 @@ impl RunningParts {
                 result
             }
             (Some(announce), None) => {
-                let (slot, registry) = (&self.announce_slot, &self.registry);
-                let supervisor = &self.supervisor;
+                let (slot, delay) = (&self.announce_slot, announce.withdraw_delay());
+                let parts = (&self.registry, &self.supervisor);
                 self.announce = announcer.map(|prepared| {
-                    AnnounceDriver::start(prepared, announce, slot, registry, supervisor)
+                    AnnounceDriver::start(&prepared, delay, has_predecessor, slot, parts)
                 });
                 Ok(())
             }

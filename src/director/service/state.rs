@@ -212,6 +212,14 @@ impl VirtualService {
         self.lock_state().config.listens_on(address)
     }
 
+    /// Returns the names of the services that connections are led to, by the server name or without TLS.
+    pub(in crate::director) fn led_services(&self) -> Vec<String> {
+        let state = self.lock_state();
+        let tcp = &state.config.tcp;
+        let by_name = tcp.services_by_name().map(|(_, service)| service);
+        by_name.chain(tcp.service_without_tls()).cloned().collect()
+    }
+
     /// Returns duplicates of the frontends' sockets.
     pub(in crate::director) fn duplicate_sockets(&self) -> ListeningSockets {
         let mut sockets = ListeningSockets::default();
