@@ -72,13 +72,23 @@ impl AddressRoutes {
         events: &EventSender<AnnounceEvent>,
     ) -> Result<(), RouteError> {
         let mut is_restored = false;
+        let mut failure = None;
         if is_check || !self.has_local_route {
-            let was_missing = routes.ensure(self.local_route(config.route_protocol))?;
-            is_restored |= was_missing && self.has_local_route;
-            self.has_local_route = true;
+            match routes.ensure(self.local_route(config.route_protocol)) {
+                Ok(was_missing) => {
+                    is_restored |= was_missing && self.has_local_route;
+                    self.has_local_route = true;
+                }
+                Err(error) => {
+                    self.has_local_route = false;
+                    failure = Some(error);
+                }
+            }
         }
         if !is_paused && self.state != AnnouncementState::Pending {
             let wanted = match self.state {
+                // What comes here would not be accepted.
+                _ if !self.has_local_route => None,
                 AnnouncementState::Pending | AnnouncementState::Withdrawn => None,
                 AnnouncementState::Announced => Some(config.metric),
                 AnnouncementState::Draining => Some(config.drain_metric),
@@ -91,7 +101,7 @@ impl AddressRoutes {
             let kind = AnnounceEventKind::RouteRestored;
             events.send(AnnounceEvent::new(Some(self.address), kind));
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Announces the address with this metric, or not at all, and returns whether somebody else had removed the route.

@@ -73,6 +73,9 @@ impl Announcement {
     /// Changes to the delays of another configuration. A recovery delay that runs is not changed.
     pub fn reconfigure(&mut self, config: &AnnouncerConfig) {
         self.policy = AnnouncePolicy::new(config);
+        let AnnouncePolicy { recovery_delay, max_recovery_delay, .. } = self.policy;
+        let longest = if recovery_delay.is_zero() { Duration::ZERO } else { max_recovery_delay };
+        self.delay = self.delay.min(longest);
     }
 
     /// Sets an operator's mode.

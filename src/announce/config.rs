@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::AnnounceStartError;
 
-/// The longest delay after a recovery.
-const MAX_DELAY: Duration = Duration::from_secs(86_400);
+/// The longest delay after a recovery or a removal.
+pub(super) const MAX_DELAY: Duration = Duration::from_secs(86_400);
 /// The metric of IPv6 routes that have none.
 const MIN_METRIC: u32 = 1;
 
@@ -108,7 +108,7 @@ impl AnnouncerConfig {
     }
 
     /// Sets how long the kernel accepts packets to an address that [`Announcer::reconfigure`] removes, so that open
-    /// connections may end. Default: 10 s.
+    /// connections may end: at most a day. Default: 10 s.
     ///
     /// [`Announcer::reconfigure`]: super::Announcer::reconfigure
     pub fn removal_delay(self, delay: Duration) -> Self {
@@ -164,6 +164,7 @@ impl AnnouncerConfig {
         for (setting, delay) in [
             ("recovery_delay", self.recovery_delay),
             ("max_recovery_delay", self.max_recovery_delay),
+            ("removal_delay", self.removal_delay),
         ] {
             if delay > MAX_DELAY {
                 return refuse(setting, format!("{delay:?} is longer than a day"));
@@ -207,6 +208,7 @@ mod tests {
             (valid().drain_metric(300), "last_resort_metric"),
             (valid().recovery_delay(Duration::from_secs(61)), "max_recovery_delay"),
             (valid().max_recovery_delay(Duration::from_secs(86_401)), "max_recovery_delay"),
+            (valid().removal_delay(Duration::MAX), "removal_delay"),
         ] {
             let error = config.validate().expect_err(setting);
             let AnnounceStartError::Setting { setting: named, .. } = &error else {

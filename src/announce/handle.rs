@@ -46,14 +46,14 @@ impl Announcer {
         for address in &config.addresses {
             routes.refuse_interface_address(*address)?;
         }
-        let found = routes.announced(config.route_protocol);
+        let found = routes.announced();
         let found =
             found.map_err(|error| AnnounceStartError::wrap_io("list the routes")(error.source))?;
         let (commands, receiver) = channel();
         let events = Arc::new(EventSender::new());
         let weak_events = Arc::downgrade(&events);
         let initial_events = events.subscribe();
-        let data = AnnounceThread::new(config, routes, found, receiver, events);
+        let data = AnnounceThread::new(config, routes, &found, receiver, events);
         let thread = std::thread::Builder::new().name("lvs-announce".into());
         let thread = thread.spawn(|| data.run());
         let thread = thread.map_err(AnnounceStartError::wrap_io("start the thread"))?;
@@ -83,7 +83,7 @@ impl Announcer {
     ///
     /// # Errors
     /// [`AnnounceStartError`] names the setting that is not valid, or the address that an interface has; nothing has
-    /// changed.
+    /// changed. After [`AnnounceStartError::NoAnswer`] the change may come later.
     pub fn reconfigure(&self, config: AnnouncerConfig) -> Result<(), AnnounceStartError> {
         config.validate()?;
         self.ask(|reply| AnnounceCommand::Reconfigure { config, reply })?
@@ -126,10 +126,11 @@ impl Announcer {
         self.end(AnnounceCommand::Leave);
     }
 
-    /// Removes what a predecessor has announced of other addresses, by the interface that both have.
+    /// Decides from now on in place of a predecessor, and withdraws what that one has announced of other addresses, or
+    /// with another protocol number.
     #[cfg(feature = "director")]
-    pub(crate) fn remove_unknown(&self) {
-        self.send(AnnounceCommand::RemoveUnknown);
+    pub(crate) fn take_over(&self) {
+        self.send(AnnounceCommand::TakeOver);
     }
 
     /// Returns whether the thread has ended.

@@ -112,19 +112,27 @@ impl RtnetlinkSocket {
         ignore_errnos(self.change(message, 0), &[Errno::SRCH, Errno::NODEV])
     }
 
-    /// Returns the announcements on an interface. The kernel selects them, so that a full routing table costs
-    /// little.
-    pub(super) fn announcements(&mut self, index: u32, protocol: u8) -> io::Result<Vec<HostRoute>> {
+    /// Returns the announcements by an interface, with whatever protocol number.
+    pub(super) fn announcements(&mut self, index: u32) -> io::Result<Vec<HostRoute>> {
+        let routes = self.main_routes(index)?;
+        Ok(routes.iter().filter_map(|route| parse_announcement(route, index)).collect())
+    }
+
+    /// Returns the routes of table `main` by an interface; where the kernel does not select, all routes.
+    pub(super) fn main_routes(&mut self, index: u32) -> io::Result<Vec<RouteMessage>> {
         let mut found = Vec::new();
         for family in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
             let mut message = RouteMessage::default();
             message.header.address_family = address_family(family);
             message.header.table = RouteHeader::RT_TABLE_MAIN;
-            message.header.protocol = RouteProtocol::from(protocol);
             message.attributes.push(RouteAttribute::Oif(index));
-            let replies = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
-            found.extend(replies.iter().filter_map(|reply| match reply {
-                RouteNetlinkMessage::NewRoute(route) => parse_announcement(route, index, protocol),
+            let replies = match self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP) {
+                // There is no such family, or no such table yet.
+                Err(error) if is_errno(&error, Errno::NOENT) => continue,
+                replies => replies?,
+            };
+            found.extend(replies.into_iter().filter_map(|reply| match reply {
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
                 _ => None,
             }));
         }
@@ -166,8 +174,8 @@ impl HostRoute {
     }
 }
 
-/// Returns what a route announces; `None` of a route of others. Kernels before Linux 4.20 select nothing.
-fn parse_announcement(route: &RouteMessage, index: u32, protocol: u8) -> Option<HostRoute> {
+/// Returns what a route announces; `None` of a route that is no announcement.
+fn parse_announcement(route: &RouteMessage, index: u32) -> Option<HostRoute> {
     let (mut address, mut metric, mut interface) = (None, 0, None);
     for attribute in &route.attributes {
         match attribute {
@@ -180,7 +188,13 @@ fn parse_announcement(route: &RouteMessage, index: u32, protocol: u8) -> Option<
     }
     let is_ours = interface == Some(index)
         && route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.protocol == RouteProtocol::from(protocol);
-    let address = address.filter(|_| is_ours)?;
+        && route.header.kind == RouteType::Unicast;
+    let address: IpAddr = address.filter(|_| is_ours)?;
+    let is_host =
+        route.header.destination_prefix_length == if address.is_ipv6() { 128 } else { 32 };
+    if !is_host {
+        return None;
+    }
+    let protocol = u8::from(route.header.protocol);
     Some(HostRoute { address, kind: HostRouteKind::Announcement { metric }, protocol })
 }

@@ -1,6 +1,5 @@
 //! The interface of the announcements, and the routes of one address after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
@@ -34,6 +33,8 @@ impl AnnounceRoutes {
     pub(super) fn open() -> Result<Self, AnnounceStartError> {
         let netlink = RtnetlinkSocket::open();
         let mut netlink = netlink.map_err(AnnounceStartError::wrap_io("open a netlink socket"))?;
+        // Lists are long where a routing daemon has all routes of the Internet.
+        netlink.filter_lists();
         let opened = open_device(&mut netlink).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => AnnounceStartError::NoTun,
             _ => AnnounceStartError::wrap_io("make the interface lvs-announce")(error),
@@ -54,21 +55,11 @@ impl AnnounceRoutes {
         }
     }
 
-    /// Returns what a predecessor has announced, by the addresses.
-    pub(super) fn announced(
-        &mut self,
-        protocol: u8,
-    ) -> Result<BTreeMap<IpAddr, BTreeSet<u32>>, RouteError> {
-        let routes = self.netlink.announcements(self.index, protocol);
+    /// Returns what is announced by the interface, with whatever protocol number.
+    pub(super) fn announced(&mut self) -> Result<Vec<HostRoute>, RouteError> {
+        let routes = self.netlink.announcements(self.index);
         let operation = || "list the routes".to_owned();
-        let routes = routes.map_err(|source| RouteError { operation: operation(), source })?;
-        let mut announced = BTreeMap::<_, BTreeSet<_>>::new();
-        for route in routes {
-            if let HostRouteKind::Announcement { metric } = route.kind {
-                announced.entry(route.address).or_default().insert(metric);
-            }
-        }
-        Ok(announced)
+        routes.map_err(|source| RouteError { operation: operation(), source })
     }
 
     /// Makes the interface again if somebody removed it, and returns whether somebody did. Then there are no

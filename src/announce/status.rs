@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+#[cfg(feature = "director")]
+use super::AnnouncerConfig;
 use super::{AnnounceMode, AnnounceReason, AnnouncementState};
 
 /// The status of an [`Announcer`](super::Announcer); serde serializes it as JSON.
@@ -41,6 +43,25 @@ pub struct AnnouncedAddressStatus {
     pub restored: u64,
     /// The operation that fails at present, with the system's error; it is tried again each second.
     pub failure: Option<String>,
+}
+
+impl AnnounceStatus {
+    /// Returns the status of an announcer whose thread does not answer.
+    #[cfg(feature = "director")]
+    pub(crate) fn without_answer(mode: AnnounceMode, config: &AnnouncerConfig) -> Self {
+        let addresses = config.addresses().map(|address| AnnouncedAddressStatus {
+            address,
+            state: AnnouncementState::Pending,
+            reason: AnnounceReason::HealthUnknown,
+            since: Duration::ZERO,
+            metric: None,
+            recovers_in: None,
+            changes: 0,
+            restored: 0,
+            failure: Some("the thread of the announcements does not answer".to_owned()),
+        });
+        Self { mode, addresses: addresses.collect() }
+    }
 }
 
 fn serialize_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -150,6 +150,32 @@ fn a_route_of_somebody_else_with_the_same_metric_is_no_announcement() {
 }
 
 #[test]
+fn the_kernel_selects_the_routes_of_the_interface() {
+    run_in_namespace(|| {
+        ip("link add other type veth peer name end");
+        ip("link set other up");
+        ip("link set end up");
+        for n in 0..20 {
+            ip(&format!("route add 198.51.100.{n}/32 dev other"));
+            ip(&format!("-6 route add 2001:db8:1::{n}/128 dev other"));
+        }
+        let announcer = Announcer::start(config()).expect("it starts");
+        set_health(&announcer, true);
+        let mut netlink = crate::rtnetlink::RtnetlinkSocket::open().expect("a socket");
+        netlink.filter_lists();
+        let interface = netlink.find_interface(ANNOUNCE_INTERFACE).expect("a list");
+        let index = interface.expect("the interface").index;
+        let routes = netlink.main_routes(index).expect("a list");
+        // The announcements, and what the kernel has of the interface itself.
+        assert!((2..8).contains(&routes.len()), "{routes:?}");
+        let mut found: Vec<_> = netlink.announcements(index).expect("a list");
+        found.sort_by_key(|route| route.address);
+        let addresses: Vec<_> = found.iter().map(|route| (route.address, route.protocol)).collect();
+        assert_eq!(addresses, [(address(V4), 108), (address(V6), 108)]);
+    });
+}
+
+#[test]
 fn an_address_of_an_interface_is_refused() {
     run_in_namespace(|| {
         for own in [V4, V6] {
@@ -184,7 +210,9 @@ fn a_removed_address_is_local_for_some_time_and_another_protocol_number_is_taken
         assert_eq!((metrics(V4), metrics(V6)), (vec![100], vec![]));
         assert!(has_local_route(V6));
         announcer.reconfigure(config()).expect("valid");
-        assert_eq!(metrics(V6), [100], "an address that comes back is as healthy as it was");
+        assert!(metrics(V6).is_empty(), "the health of an address that comes back is not known");
+        set_health(&announcer, true);
+        assert_eq!(metrics(V6), [100]);
         announcer.reconfigure(only_v4.clone().removal_delay(Duration::ZERO)).expect("valid");
         let route = Command::new("ip").args(["route", "get", V6]).output().expect("`ip`");
         assert!(!route.status.success(), "{route:?}");
@@ -211,11 +239,29 @@ fn a_successor_finds_the_routes_and_the_interface_stays_while_one_has_it() {
         set_health(&second, true);
         assert_eq!((metrics(V4), metrics(V6)), (vec![50], vec![50]));
         assert_eq!(metrics(other), [100], "it is not the second's");
-        second.remove_unknown();
-        first.leave();
+        second.take_over();
         assert!(second.status().is_some());
         assert_eq!((metrics(V4), metrics(other)), (vec![50], vec![]));
-        second.stop();
+        assert!(has_local_route(other), "its connections may end");
+        first.leave();
+        // Another one, with another protocol number, and no health yet.
+        let third = Announcer::start(config().route_protocol(109).removal_delay(Duration::ZERO));
+        let third = third.expect("it starts");
+        third.pause(true);
+        set_health(&third, true);
+        assert_eq!(metrics(V4), [50], "paused, it changes nothing");
+        second.pause(true);
+        assert!(second.status().is_some());
+        third.take_over();
+        second.leave();
+        until("the routes have the other number", || {
+            let routes = |family: &str| ip(&format!("{family} route show proto 109 table main"));
+            metrics(V4).is_empty()
+                && metrics(V6).is_empty()
+                && routes("-4").contains("metric 100")
+                && routes("-6").contains("metric 100")
+        });
+        third.stop();
         assert_eq!(ip("route show table all proto 108"), "");
     });
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::address_routes::{AddressRoutes, LastFailure};
+use super::netlink::{HostRoute, HostRouteKind};
 use super::routes::AnnounceRoutes;
 use super::{
     AnnounceEvent, AnnounceEventKind, AnnounceMode, AnnounceStartError, AnnounceStatus,
@@ -31,9 +32,9 @@ pub(super) enum AnnounceCommand {
     /// Leave the announcements as they are, or continue.
     #[cfg(feature = "director")]
     Pause(bool),
-    /// Remove the routes of other addresses.
+    /// Decide in place of a predecessor.
     #[cfg(feature = "director")]
-    RemoveUnknown,
+    TakeOver,
     /// End, and leave the routes.
     #[cfg(feature = "director")]
     Leave,
@@ -66,13 +67,13 @@ impl AnnounceThread {
     pub(super) fn new(
         config: AnnouncerConfig,
         routes: AnnounceRoutes,
-        mut found: BTreeMap<IpAddr, BTreeSet<u32>>,
+        found: &[HostRoute],
         commands: Receiver<AnnounceCommand>,
         events: Arc<EventSender<AnnounceEvent>>,
     ) -> Self {
         let now = now();
         let addresses = config.addresses.iter().map(|address| {
-            let metrics = found.remove(address).unwrap_or_default();
+            let metrics = metrics_of(found, *address, config.route_protocol);
             (*address, AddressRoutes::new(*address, Announcement::new(&config), metrics, now))
         });
         Self {
@@ -143,7 +144,7 @@ impl AnnounceThread {
                 self.check_at = now;
             }
             #[cfg(feature = "director")]
-            AnnounceCommand::RemoveUnknown => self.remove_unknown(),
+            AnnounceCommand::TakeOver => self.take_over(now),
             #[cfg(all(test, feature = "director"))]
             AnnounceCommand::Panic => panic!("a fault of the thread"),
             // Ends the loop that calls this.
@@ -170,13 +171,14 @@ impl AnnounceThread {
                 address.report(failure, &self.events);
             }
         }
+        let removal_time = self.removal_time(now);
         let config = &self.config;
         let is_gone = |address: &IpAddr| !config.addresses.contains(address);
         let gone: Vec<_> = self.addresses.keys().copied().filter(is_gone).collect();
         for address in gone {
             let Some(mut routes) = self.addresses.remove(&address) else { continue };
             routes.announcement.set_mode(AnnounceMode::Withdraw);
-            self.removed.insert(address, (routes, now + config.removal_delay));
+            self.removed.insert(address, (routes, removal_time));
         }
         for address in &config.addresses {
             let added = || {
@@ -184,7 +186,9 @@ impl AnnounceThread {
                 announcement.set_mode(self.mode);
                 AddressRoutes::new(*address, announcement, BTreeSet::new(), now)
             };
+            // The services at an address that comes back may be others.
             let back = self.removed.remove(address).map(|(mut routes, _)| {
+                routes.announcement = Announcement::new(config);
                 routes.announcement.set_mode(self.mode);
                 routes
             });
@@ -214,12 +218,15 @@ impl AnnounceThread {
         }
         let protocol = self.config.route_protocol;
         self.removed.retain(|_, (address, at)| {
-            let is_due = *at <= now;
+            let (is_due, mut has_failed) = (*at <= now, false);
             if is_due {
                 let failure = address.remove_all(&mut self.routes, protocol).err();
+                // Tried again with the next check.
+                *at = self.check_at;
+                has_failed = failure.is_some();
                 address.report(failure, &self.events);
             }
-            !is_due
+            !is_due || has_failed
         });
     }
 
@@ -234,23 +241,41 @@ impl AnnounceThread {
         self.failure.report(None, result.err(), &self.events);
     }
 
-    /// Removes what others have announced by the interface.
+    /// Withdraws what a predecessor has announced of other addresses, or with another protocol number, and continues.
     #[cfg(feature = "director")]
-    fn remove_unknown(&mut self) {
+    fn take_over(&mut self, now: Instant) {
         let protocol = self.config.route_protocol;
-        let mut remove = || {
-            for (address, metrics) in self.routes.announced(protocol)? {
-                if self.addresses.contains_key(&address) || self.removed.contains_key(&address) {
-                    continue;
+        let mut withdraw = || {
+            let found = self.routes.announced()?;
+            for route in &found {
+                let is_known = self.addresses.contains_key(&route.address);
+                if route.protocol != protocol && is_known {
+                    self.routes.remove(*route)?;
+                    self.routes.remove(HostRoute { kind: HostRouteKind::Local, ..*route })?;
+                    // The check that follows adds those with the own number.
+                    if let Some(routes) = self.addresses.get_mut(&route.address) {
+                        routes.forget_routes();
+                    }
+                } else if route.protocol == protocol && !is_known {
+                    // Its connections may end.
+                    let mut announcement = Announcement::new(&self.config);
+                    announcement.set_mode(AnnounceMode::Withdraw);
+                    let metrics = metrics_of(&found, route.address, protocol);
+                    let routes = AddressRoutes::new(route.address, announcement, metrics, now);
+                    self.removed.insert(route.address, (routes, self.removal_time(now)));
                 }
-                let announcement = Announcement::new(&self.config);
-                let mut routes = AddressRoutes::new(address, announcement, metrics, self.check_at);
-                routes.remove_all(&mut self.routes, protocol)?;
             }
             Ok(())
         };
-        let failure = remove().err();
+        let failure = withdraw().err();
         self.failure.report(None, failure, &self.events);
+        (self.is_paused, self.check_at) = (false, now);
+    }
+
+    /// Returns when the local route of an address ends that is removed now.
+    fn removal_time(&self, now: Instant) -> Instant {
+        // The delay is at most a day.
+        now + self.config.removal_delay
     }
 
     fn status(&self, now: Instant) -> AnnounceStatus {
@@ -260,6 +285,17 @@ impl AnnounceThread {
         }
         AnnounceStatus { mode: self.mode, addresses }
     }
+}
+
+/// Returns the metrics with which an address is announced.
+fn metrics_of(routes: &[HostRoute], address: IpAddr, protocol: u8) -> BTreeSet<u32> {
+    let of_address =
+        routes.iter().filter(|route| route.address == address && route.protocol == protocol);
+    let metrics = of_address.filter_map(|route| match route.kind {
+        HostRouteKind::Announcement { metric } => Some(metric),
+        HostRouteKind::Local => None,
+    });
+    metrics.collect()
 }
 
 fn now() -> Instant {

@@ -9,9 +9,9 @@ use super::Balancer;
 use crate::backend::Member;
 use crate::scheduler::{Scheduler, hash_bytes};
 
-/// A number of what decides about a key: the scheduler with its parameters and seeds, and the names, addresses, weights,
-/// [table weights](Member::table_weight) and tiers of the members; in the order of the list, if the scheduler
-/// [depends on it](Scheduler::depends_on_order).
+/// A number of what decides about a key: the scheduler with its parameters and seeds, and the names, addresses, zones,
+/// weights, [table weights](Member::table_weight) and tiers of the members; in the order of the list, if the choice for a
+/// key [depends on it](Scheduler::depends_on_order). The parameters are those that the scheduler's `Debug` text has.
 ///
 /// Two balancers of the same version of this crate with the same fingerprint choose the same backend for a key, as long
 /// as they find the same backends usable: health, drain, limits and slow start are not in it. They do not change the
@@ -65,7 +65,9 @@ impl<T> Balancer<T> {
             entries.sort_unstable();
         }
         let mut bytes = Vec::new();
-        append(&mut bytes, scheduler.expression().as_bytes());
+        append(&mut bytes, scheduler.name().as_bytes());
+        // The parameters, however the rule was made. An expression is the name alone for a rule that no registry made.
+        append(&mut bytes, format!("{scheduler:?}").as_bytes());
         entries.iter().for_each(|entry| append(&mut bytes, entry));
         Fingerprint(hash_bytes(&bytes, 0))
     }
@@ -76,6 +78,8 @@ fn member_entry(member: &Member) -> Vec<u8> {
     append(&mut entry, member.id().as_str().as_bytes());
     let address = member.address().map(|address| address.to_string());
     append(&mut entry, address.unwrap_or_default().as_bytes());
+    let zone = member.zone().map(|zone| zone.name());
+    append(&mut entry, zone.as_deref().unwrap_or_default().as_bytes());
     for number in [member.weight(), member.table_weight(), u32::from(member.tier())] {
         entry.extend(number.to_be_bytes());
     }
@@ -121,8 +125,8 @@ impl TryFrom<String> for Fingerprint {
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
     use super::*;
-    use crate::backend::{BackendSet, Spec};
-    use crate::scheduler::parse;
+    use crate::backend::{BackendSet, Spec, Zone};
+    use crate::scheduler::{Maglev, parse};
 
     fn balancer(scheduler: &str, members: &[(&str, u32)]) -> Balancer<()> {
         let set = BackendSet::new();
@@ -141,7 +145,11 @@ mod tests {
             let one = balancer(scheduler, &members).fingerprint();
             assert_eq!(one, balancer(scheduler, &reversed).fingerprint(), "{scheduler}");
         }
-        for scheduler in ["mh", "sh", "dh", "wlc"] {
+        for scheduler in ["wlc", "rr", "priority(maglev)", "bounded(ring)"] {
+            let one = balancer(scheduler, &members).fingerprint();
+            assert_eq!(one, balancer(scheduler, &reversed).fingerprint(), "{scheduler}");
+        }
+        for scheduler in ["mh", "sh", "dh", "priority(mh)"] {
             let one = balancer(scheduler, &members).fingerprint();
             assert_ne!(one, balancer(scheduler, &reversed).fingerprint(), "{scheduler}: the order");
         }
@@ -156,6 +164,19 @@ mod tests {
         ] {
             assert_ne!(one, other.fingerprint(), "{what}");
         }
+        let zoned = balancer("maglev", &members);
+        let zone = Zone::new("eu-1a").expect("a name");
+        zoned.backend_set().edit(|edit| edit.set_zone(&"a".into(), Some(zone))).expect("a member");
+        assert_ne!(one, zoned.fingerprint(), "a zone");
+        // Rules that no registry has made.
+        zoned.set_scheduler(Maglev::new().seed(1)).expect("few members");
+        let seeded = zoned.fingerprint();
+        zoned.set_scheduler(Maglev::new()).expect("few members");
+        assert_ne!(seeded, zoned.fingerprint(), "the seed of a typed rule");
+        zoned.set_scheduler(parse("maglev").expect("a known name")).expect("few members");
+        let parsed = zoned.fingerprint();
+        zoned.set_scheduler(Maglev::new()).expect("few members");
+        assert_eq!(parsed, zoned.fingerprint(), "however it was made");
     }
 
     #[test]

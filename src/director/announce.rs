@@ -43,7 +43,8 @@ struct RunningAnnouncer {
 impl AnnounceSlot {
     /// Returns the status, if there are announcements; it waits for their thread, for a second at most.
     pub(super) fn status(&self) -> Option<AnnounceStatus> {
-        self.running()?.announcer.status()
+        let RunningAnnouncer { announcer, config, mode } = self.running()?;
+        Some(announcer.status().unwrap_or_else(|| AnnounceStatus::without_answer(mode, &config)))
     }
 
     /// Sets an operator's mode, and returns when the routes are changed.
@@ -76,13 +77,16 @@ impl AnnounceSlot {
     }
 
     /// Starts the announcer again if its thread has panicked; its interface is gone then, and the routes with it.
-    fn restart_if_ended(&self, supervisor: &TaskSupervisor) -> Option<AnnounceEvents> {
+    fn restart_if_ended(&self, last_error: &mut String) -> Option<AnnounceEvents> {
         let running = self.running().filter(|running| running.announcer.has_ended())?;
-        supervisor.record_panic(ANNOUNCE_TASK, "its thread has ended");
         let announcer = match Announcer::start(running.config.clone()) {
             Ok(announcer) => Arc::new(announcer),
             Err(error) => {
-                tracing::error!("[announce]: {error}; the director tries again");
+                let error = error.to_string();
+                if *last_error != error {
+                    tracing::error!("[announce]: {error}; the director tries again");
+                    *last_error = error;
+                }
                 return None;
             }
         };
@@ -154,6 +158,8 @@ impl AnnounceDriver {
                 (followed.clone(), registry.clone(), counted.clone());
             HealthFollower::new(slot, registry, supervisor).run()
         });
+        // The predecessor decides until this director serves in its place.
+        prepared.announcer.pause(has_predecessor);
         let slot = slot.clone();
         Self { slot, shares_routes: has_predecessor, withdraw_delay, _following: following }
     }
@@ -179,7 +185,7 @@ impl AnnounceDriver {
     pub(super) fn take_over(&mut self) {
         self.shares_routes = false;
         if let Some(running) = self.slot.running() {
-            running.announcer.remove_unknown();
+            running.announcer.take_over();
         }
     }
 
@@ -197,29 +203,57 @@ impl AnnounceDriver {
 
     /// Withdraws all addresses, which serve on, and waits until routers have turned to other directors, or until
     /// `cancelled` is ready. Without an announcement there is no wait.
-    pub(super) async fn withdraw(&self, cancelled: impl Future<Output = ()>) {
-        let Some(running) = self.slot.running() else { return };
+    /// Returns whether `cancelled` was ready.
+    pub(super) async fn withdraw(&self, cancelled: impl Future<Output = ()>) -> bool {
+        let Some(running) = self.slot.running().filter(|_| !self.shares_routes) else {
+            return false;
+        };
         let announcer = running.announcer;
         let withdrawn = spawn_blocking(move || {
-            let status = announcer.status();
-            let is_announced = status.is_some_and(|status| {
+            // Without an answer it is not known whether there is an announcement.
+            let was_announced = announcer.status().is_none_or(|status| {
                 status.addresses.iter().any(|address| address.metric.is_some())
             });
-            is_announced && announcer.set_mode(AnnounceMode::Withdraw).is_ok()
-        });
-        if withdrawn.await.unwrap_or_default() && !self.withdraw_delay.is_zero() {
-            let delay = self.withdraw_delay;
-            tracing::info!("[announce]: the addresses are withdrawn; serving on for {delay:?}");
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = cancelled => {}
+            if let Err(error) = announcer.set_mode(AnnounceMode::Withdraw) {
+                tracing::error!("[announce]: the addresses may not be withdrawn: {error}");
             }
+            was_announced
+        });
+        let delay = self.withdraw_delay;
+        if !withdrawn.await.unwrap_or(true) || delay.is_zero() {
+            return false;
+        }
+        tracing::info!("[announce]: the addresses are withdrawn; serving on for {delay:?}");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => false,
+            () = cancelled => true,
         }
     }
 
-    /// Removes all routes.
+    /// Removes all routes, but those of a predecessor that goes on.
     pub(super) async fn stop(self) {
-        self.end(Announcer::stop).await;
+        let shares_routes = self.shares_routes;
+        self.end(move |announcer| match shares_routes {
+            true => announcer.leave(),
+            false => announcer.stop(),
+        })
+        .await;
+    }
+
+    /// Withdraws all addresses, for which the kernel accepts packets for some time, so that open connections may end.
+    pub(super) async fn retire(self, drain: Duration) {
+        let Some(RunningAnnouncer { announcer, .. }) = lock(&self.slot.0).take() else { return };
+        let retired = Arc::clone(&announcer);
+        let withdrawn = spawn_blocking(move || retired.set_mode(AnnounceMode::Withdraw));
+        if !matches!(withdrawn.await, Ok(Ok(()))) {
+            // Dropped, it removes all.
+            return;
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(drain).await;
+            // Another one may announce the same addresses by now. The interface ends with the last.
+            let _ = spawn_blocking(move || announcer.leave()).await;
+        });
     }
 
     async fn end(self, end: impl FnOnce(&Announcer) + Send + 'static) {
@@ -247,14 +281,16 @@ struct HealthFollower {
     supervisor: TaskSupervisor,
     /// What the announcer knows.
     reported: BTreeMap<IpAddr, bool>,
-    /// When an address was first looked at that has no verdict yet.
+    /// The addresses whose health has been known.
+    known: BTreeSet<IpAddr>,
+    /// Since when the health of an address is not known.
     waits_since: BTreeMap<IpAddr, Instant>,
 }
 
 impl HealthFollower {
     fn new(slot: AnnounceSlot, registry: ServiceRegistry, supervisor: TaskSupervisor) -> Self {
-        let (reported, waits_since) = (BTreeMap::new(), BTreeMap::new());
-        Self { slot, registry, supervisor, reported, waits_since }
+        let (reported, known, waits_since) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { slot, registry, supervisor, reported, known, waits_since }
     }
 
     /// Follows until the announcements end.
@@ -288,11 +324,14 @@ impl HealthFollower {
 
     /// Starts an announcer again that has ended by itself; `None` if it was stopped.
     async fn restart_announcer(&mut self) -> Option<AnnounceEvents> {
+        let mut last_error = String::new();
+        self.slot.running()?;
+        self.supervisor.record_panic(ANNOUNCE_TASK, "its thread has ended");
         loop {
             self.slot.running()?;
             // A thread that ends each time must not use up a core.
             tokio::time::sleep(super::supervisor::RESTART_DELAY).await;
-            if let Some(events) = self.slot.restart_if_ended(&self.supervisor) {
+            if let Some(events) = self.slot.restart_if_ended(&mut last_error) {
                 self.reported.clear();
                 return Some(events);
             }
@@ -303,12 +342,25 @@ impl HealthFollower {
     fn report(&mut self) {
         let Some(running) = self.slot.running() else { return };
         let now = tokio_now();
+        let is_configured = |address: &IpAddr| running.config.addresses().any(|it| it == *address);
+        self.known.retain(is_configured);
+        self.waits_since.retain(|address, _| is_configured(address));
         for address in running.config.addresses() {
-            let health = self.registry.address_health(address).or_else(|| {
-                let since = *self.waits_since.entry(address).or_insert(now);
-                (now.saturating_duration_since(since) >= MAX_VERDICT_WAIT).then_some(false)
-            });
-            let Some(is_healthy) = health else { continue };
+            let health = self.registry.address_health(address, self.known.contains(&address));
+            let is_healthy = match health {
+                Some(is_healthy) => {
+                    self.waits_since.remove(&address);
+                    is_healthy
+                }
+                None => {
+                    let since = *self.waits_since.entry(address).or_insert(now);
+                    if now.saturating_duration_since(since) < MAX_VERDICT_WAIT {
+                        continue;
+                    }
+                    false
+                }
+            };
+            self.known.insert(address);
             if self.reported.insert(address, is_healthy) != Some(is_healthy) {
                 running.announcer.set_health(address, is_healthy);
             }
@@ -317,9 +369,10 @@ impl HealthFollower {
 }
 
 impl ServiceRegistry {
-    /// Returns whether all services that serve clients of an address have their quorum; `None` while a check of one of them
-    /// has had no result.
-    fn address_health(&self, address: IpAddr) -> Option<bool> {
+    /// Returns whether all services that serve clients of an address have their quorum. `None` while one has none and a
+    /// check of it has had no result; before the health `is_known`, also where servers count as up until their checks
+    /// have one.
+    fn address_health(&self, address: IpAddr, is_known: bool) -> Option<bool> {
         let services = self.services();
         let (listening, others): (Vec<_>, Vec<_>) =
             services.iter().partition(|service| service.listens_on(address));
@@ -330,10 +383,13 @@ impl ServiceRegistry {
         let led_to = others.into_iter().filter(|service| led_to.contains(&service.name));
         let mut is_healthy = true;
         for service in listening.iter().copied().chain(led_to) {
-            if !service.has_first_verdicts() {
+            let has_quorum = service.has_healthy_quorum();
+            // All results are looked at only where they count: there may be thousands.
+            let is_certain = has_quorum && is_known;
+            if !is_certain && !service.has_first_verdicts() {
                 return None;
             }
-            is_healthy &= service.has_healthy_quorum();
+            is_healthy &= has_quorum;
         }
         Some(is_healthy)
     }

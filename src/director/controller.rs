@@ -201,7 +201,7 @@ impl Controller {
                     }
                 }
                 ControllerStep::End => {
-                    self.stop(Duration::ZERO, std::future::pending()).await;
+                    self.stop(Duration::ZERO, std::future::ready(())).await;
                     return;
                 }
             }
@@ -241,9 +241,13 @@ impl Controller {
     ) -> DrainReport {
         let mut cancelled = pin!(cancelled);
         let announce = self.parts.announce.take();
-        if let Some(announce) = announce.as_ref().filter(|_| self.successor.is_none()) {
-            announce.withdraw(cancelled.as_mut()).await;
-        }
+        let is_cancelled = match &announce {
+            Some(announce) if self.successor.is_none() => {
+                announce.withdraw(cancelled.as_mut()).await
+            }
+            _ => false,
+        };
+        let timeout = if is_cancelled { Duration::ZERO } else { timeout };
         self.parts.stop_vrrp().await;
         let has_successor = *self.parts.has_successor.borrow();
         let services = self.parts.registry.services();
@@ -258,7 +262,8 @@ impl Controller {
         }
         let report = tokio::select! {
             report = wait_drained(&services) => report,
-            () = cancelled => {
+            // It is not polled again when it was ready before.
+            () = cancelled, if !is_cancelled => {
                 services.iter().for_each(|service| service.drain(mode(Duration::ZERO)));
                 wait_drained(&services).await
             }

@@ -37,6 +37,12 @@ impl RtnetlinkSocket {
         Ok(Self { socket, sequence: 0 })
     }
 
+    /// Has the kernel (Linux 4.20) select what lists ask for. Others list everything.
+    #[cfg(feature = "announce")]
+    pub(crate) fn filter_lists(&mut self) {
+        let _ = self.socket.set_netlink_get_strict_chk(true);
+    }
+
     /// Changes something, and waits for the kernel's acknowledgement.
     pub(crate) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.request(message, flags | NLM_F_ACK).map(drop)

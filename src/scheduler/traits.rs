@@ -68,12 +68,12 @@ pub trait Scheduler: Debug + Send + Sync {
         false
     }
 
-    /// Returns whether two lists of the same members in another order may give a flow another member. It does not for a
-    /// rule by a key and a table that is made of names alone: several directors choose alike, whatever the order in
-    /// which their members came. The [fingerprint](crate::Balancer::fingerprint) is of the order, too, if it does.
-    /// Default: `true`.
+    /// Returns whether the choice for a key depends on the order of the members in the list, as that of
+    /// [`mh`](crate::scheduler::IpvsMaglevHash) does. Directors whose members came in different orders then choose
+    /// differently, and the [fingerprint](crate::Balancer::fingerprint) is of the order, too. Default: `false`, for rules
+    /// without a key, and for those whose table is made of names alone.
     fn depends_on_order(&self) -> bool {
-        true
+        false
     }
 
     /// Builds the picker for one list of members.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::machines::now;
-use crate::traffic::{OpenConnections, Traffic};
+use crate::traffic::{FIRST_PACKET_LIMIT, OpenConnections, Traffic};
 use crate::world::{Carrier, DIRECTORS, Daemon};
 
 /// Connections that are open when something happens.
@@ -69,7 +69,7 @@ fn figures() {
 
 fn measure(cluster: &mut Cluster, name: &str, fault: Fault) {
     let mut open = OpenConnections::open(&cluster.world, OPEN);
-    let traffic = Traffic::start(&cluster.world);
+    let traffic = Traffic::start_with_limit(&cluster.world, FIRST_PACKET_LIMIT);
     thread::sleep(AFTERMATH);
     let event = now();
     match fault {

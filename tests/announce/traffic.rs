@@ -14,8 +14,10 @@ use crate::world::{ANNOUNCED, ANNOUNCED_V6, SOURCES, source_addresses};
 
 /// Half of them for each family.
 const CLIENTS: usize = 8;
-/// Before a client of a user would send its first packet again.
-const CONNECT_LIMIT: Duration = Duration::from_millis(900);
+/// How long a connection may take: as long as two first packets, of which one may be lost on a busy machine.
+const CONNECT_LIMIT: Duration = Duration::from_millis(2500);
+/// Before a client would send its first packet again.
+pub(crate) const FIRST_PACKET_LIMIT: Duration = Duration::from_millis(900);
 /// How often each client tries, even if it is stopped at once.
 const MIN_ATTEMPTS: usize = 10;
 /// How long a client waits between two attempts.
@@ -49,6 +51,11 @@ pub(crate) struct Outcome {
 
 impl Traffic {
     pub(crate) fn start(machines: &Machines) -> Self {
+        Self::start_with_limit(machines, CONNECT_LIMIT)
+    }
+
+    /// As [`start`](Self::start), for connections that take this long at most.
+    pub(crate) fn start_with_limit(machines: &Machines, limit: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let clients = (0..CLIENTS).map(|n| {
             let ip = if n % 2 == 0 { ANNOUNCED } else { ANNOUNCED_V6 };
@@ -57,7 +64,7 @@ impl Traffic {
             machines.thread("c", move || {
                 let mut attempts = Vec::new();
                 while attempts.len() < MIN_ATTEMPTS || !stopped.load(Ordering::Relaxed) {
-                    attempts.push(attempt(address));
+                    attempts.push(attempt(address, limit));
                     thread::sleep(PAUSE);
                 }
                 attempts
@@ -86,8 +93,8 @@ impl Traffic {
     }
 }
 
-fn attempt(address: SocketAddr) -> Fate {
-    match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+fn attempt(address: SocketAddr, limit: Duration) -> Fate {
+    match TcpStream::connect_timeout(&address, limit) {
         // It was open, and its next packet came to another director before this call returned: who has nobody at a
         // port refuses a connection by another error.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Fate::Broken(error),

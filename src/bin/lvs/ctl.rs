@@ -84,7 +84,7 @@ enum CtlCommand {
     Down(ServerArgs),
     /// Shows the announced addresses, or sets the mode of all.
     Announce {
-        /// The mode, which lasts until the director ends.
+        /// The mode, which lasts until the director ends; a successor by `handover` begins with `normal`.
         mode: Option<Mode>,
         /// Prints the director's JSON.
         #[arg(long, conflicts_with = "mode")]

@@ -77,9 +77,12 @@ fn a_reload_changes_the_addresses_and_ends_the_announcements() {
         until("both are announced", || states(&director) == both).await;
         // At once: the announcer forgets the address, as `drain_timeout` is 0.
         director.reload(config(&[ADDRESS])).await.expect("it reloads");
+        let mut attempts = 0;
         while let Err(error) = director.reload(config(&[ADDRESS, OTHER])).await {
             // The listener of the service that was removed.
-            assert!(error.to_string().contains("in use"), "{error}");
+            assert!(error.to_string().contains("in use") && attempts < 1000, "{error}");
+            attempts += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         until("both are announced again", || states(&director) == both).await;
         let without = DirectorConfig::parse(
@@ -90,8 +93,11 @@ fn a_reload_changes_the_addresses_and_ends_the_announcements() {
         assert!(director.status().announce.is_none());
         let error = director.set_announce_mode(AnnounceMode::Drain).expect_err("there are none");
         assert!(matches!(error, DirectorError::NoAnnouncements), "{error}");
-        let links = Command::new("ip").args(["-br", "link"]).output().expect("`ip`");
-        assert!(!String::from_utf8_lossy(&links.stdout).contains("lvs-announce"));
+        until("the interface is gone", || {
+            let links = Command::new("ip").args(["-br", "link"]).output().expect("`ip`");
+            !String::from_utf8_lossy(&links.stdout).contains("lvs-announce")
+        })
+        .await;
         director.stop(Duration::ZERO).await;
     });
 }
@@ -129,5 +135,26 @@ fn services_without_a_listener_count_where_clients_are_led_to_them() {
         director.change_server("shop", "127.0.0.1:9", down).expect("a server");
         until("a last resort", || states(&director) == state(AnnouncementState::LastResort)).await;
         director.stop(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn a_stop_that_is_cancelled_while_it_serves_on_ends_at_once() {
+    run_in_namespace(async || {
+        let text = format!(
+            "[announce]\naddresses = [\"{ADDRESS}\"]\nwithdraw_delay = \"1h\"\n\
+             [[service]]\nname = \"s0\"\nlisten = \"{ADDRESS}:80\"\n\
+             [[service.server]]\naddress = \"127.0.0.1:9\"\n"
+        );
+        let director = Director::start(DirectorConfig::parse(&text).expect("sound")).await;
+        let director = director.expect("it starts");
+        let announced = [(ADDRESS.to_owned(), AnnouncementState::Announced)];
+        until("it is announced", || states(&director) == announced).await;
+        let stop = director.stop(Duration::from_secs(3600));
+        let waited = tokio::time::timeout(Duration::from_millis(300), stop).await;
+        assert!(waited.is_err(), "it serves on");
+        let ended = tokio::time::timeout(Duration::from_secs(20), director.wait_ended()).await;
+        assert!(ended.is_ok(), "the director ends");
+        assert!(director.status().announce.is_none());
     });
 }

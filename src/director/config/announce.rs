@@ -30,7 +30,7 @@ builder AnnounceConfigBuilder;
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct AnnounceConfig {
     /// The addresses, of either family, without a port: `["203.0.113.10", "2001:db8::10"]`. A service must listen on each;
-    /// one that listens on all addresses counts for all. None may be an address of `[vrrp]`.
+    /// one that listens on all addresses counts for all, one of a firewall mark for none. None may be an address of `[vrrp]`.
     addresses: Vec<IpAddr>,
     /// The metric of the route while the services have their quorum, from 1. Default: `100`.
     metric: Option<u32>,
@@ -66,6 +66,8 @@ pub enum WithoutQuorumConfig {
     Withdraw,
 }
 
+/// As long as the announcer allows.
+const MAX_REMOVAL_DELAY: Duration = Duration::from_secs(86_400);
 const DEFAULT_WITHDRAW_DELAY: Duration = Duration::from_secs(5);
 
 impl AnnounceConfig {
@@ -121,7 +123,8 @@ impl AnnounceConfig {
                 )
             } else if !services.iter().any(|service| service.listens_on(*address)) {
                 format!(
-                    "no service listens on {address}, so that nothing decides whether to announce it"
+                    "no service listens on {address}, so that nothing decides whether to announce it: a firewall mark is \
+                     no address"
                 )
             } else {
                 continue;
@@ -141,9 +144,9 @@ impl AnnounceConfig {
     }
 
     /// Returns the configuration of the announcer; addresses that another configuration removes are served on for
-    /// `drain_timeout`.
+    /// `drain_timeout`, and for a day at most.
     pub(crate) fn announcer(&self, drain_timeout: Duration) -> AnnouncerConfig {
-        let config = AnnouncerConfig::new().removal_delay(drain_timeout);
+        let config = AnnouncerConfig::new().removal_delay(drain_timeout.min(MAX_REMOVAL_DELAY));
         let config = self.addresses.iter().copied().fold(config, AnnouncerConfig::address);
         let config = apply_if_some(config, self.metric, AnnouncerConfig::metric);
         let config = apply_if_some(config, self.drain_metric, AnnouncerConfig::drain_metric);

@@ -133,7 +133,7 @@ impl RunningParts {
                 Ok(())
             }
             (None, Some(running)) => {
-                running.stop().await;
+                running.retire(config.drain_timeout()).await;
                 Ok(())
             }
             (None, None) => Ok(()),

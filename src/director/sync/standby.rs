@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::channel::{MessageKind, NoiseChannel, NoiseRole};
 use super::message::{ServiceUpdate, SyncMessage};
 use super::state::{LAST_FLOWS_TIME, SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync, SyncProgress};
-use super::table_difference::TableReport;
+use super::table_difference::{TableDifferences, TableReport};
 use crate::balancer::SavedTemplate;
 use crate::director::engines::EngineSet;
 use crate::director::events::{ChangeOrigin, DirectorEvent, TableEvent};
@@ -38,6 +38,9 @@ pub(super) async fn run_standby(
             let error = result.err().map(|error| error.to_string());
             let mut progress = state.lock_progress();
             progress.status.in_sync = false;
+            // Nothing is known of the other director's tables any more.
+            progress.tables = TableDifferences::default();
+            progress.status.different_tables = Vec::new();
             if let Some(error) =
                 error.as_ref().filter(|error| Some(*error) != progress.logged_error.as_ref())
             {

@@ -148,10 +148,6 @@ impl Scheduler for Maglev {
         "maglev"
     }
 
-    fn depends_on_order(&self) -> bool {
-        false
-    }
-
     fn compile(
         &self,
         members: &Members,

@@ -160,10 +160,6 @@ impl Scheduler for RendezvousHash {
         "rendezvous"
     }
 
-    fn depends_on_order(&self) -> bool {
-        false
-    }
-
     fn compile(
         &self,
         members: &Members,

@@ -157,10 +157,6 @@ impl Scheduler for RingHash {
         "ring"
     }
 
-    fn depends_on_order(&self) -> bool {
-        false
-    }
-
     fn compile(
         &self,
         members: &Members,
