@@ -8,7 +8,8 @@ use crate::world::{Folder, output};
 
 const SUBCOMMANDS: [&str; 10] =
     ["run", "check", "import", "ctl", "top", "ipvs", "packet", "real-server", "completions", "man"];
-const CTL_COMMANDS: [&str; 8] = ["list", "add", "edit", "delete", "drain", "up", "down", "zero"];
+const CTL_COMMANDS: [&str; 9] =
+    ["list", "add", "announce", "edit", "delete", "drain", "up", "down", "zero"];
 
 #[test]
 fn wrong_arguments_are_refused_with_the_reason() {
