@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::AnnounceStartError;
 
 /// The longest delay after a recovery or a removal.
-pub(super) const MAX_DELAY: Duration = Duration::from_secs(86_400);
+pub(crate) const MAX_ANNOUNCE_DELAY: Duration = Duration::from_secs(86_400);
 /// The metric of IPv6 routes that have none.
 const MIN_METRIC: u32 = 1;
 
@@ -166,7 +166,7 @@ impl AnnouncerConfig {
             ("max_recovery_delay", self.max_recovery_delay),
             ("removal_delay", self.removal_delay),
         ] {
-            if delay > MAX_DELAY {
+            if delay > MAX_ANNOUNCE_DELAY {
                 return refuse(setting, format!("{delay:?} is longer than a day"));
             }
         }

@@ -43,9 +43,7 @@ impl Announcer {
     pub fn start(config: AnnouncerConfig) -> Result<Self, AnnounceStartError> {
         config.validate()?;
         let mut routes = AnnounceRoutes::open()?;
-        for address in &config.addresses {
-            routes.refuse_interface_address(*address)?;
-        }
+        routes.refuse_interface_addresses(&config.addresses)?;
         let found = routes.announced();
         let found =
             found.map_err(|error| AnnounceStartError::wrap_io("list the routes")(error.source))?;

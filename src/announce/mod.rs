@@ -84,6 +84,8 @@ mod status;
 mod thread;
 
 pub use self::announcement::Announcement;
+#[cfg(feature = "director")]
+pub(crate) use self::config::MAX_ANNOUNCE_DELAY;
 pub use self::config::{AnnouncerConfig, WithoutQuorum};
 pub use self::error::AnnounceStartError;
 pub use self::events::{AnnounceEvent, AnnounceEventKind, AnnounceEvents};
@@ -93,4 +95,4 @@ pub use self::state::{AnnounceMode, AnnounceReason, AnnouncementState};
 pub use self::status::{AnnounceStatus, AnnouncedAddressStatus};
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

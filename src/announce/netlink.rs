@@ -1,5 +1,6 @@
 //! What announcements change in the kernel: routes of one address, and their interface.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
@@ -76,23 +77,22 @@ impl RtnetlinkSocket {
         self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// Returns the interface that has an address.
-    pub(super) fn interface_of_address(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+    /// Returns the addresses of all interfaces, each with the index of its interface.
+    pub(super) fn interface_addresses(&mut self) -> io::Result<Vec<(IpAddr, u32)>> {
         let message = AddressMessage::default();
         let replies = self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
-        let mut found = replies.iter().filter_map(|reply| match reply {
-            RouteNetlinkMessage::NewAddress(message) => Some(message),
-            _ => None,
-        });
-        let has_address = |message: &&AddressMessage| {
-            message.attributes.iter().any(|attribute| match attribute {
+        let mut found = Vec::new();
+        for reply in replies {
+            let RouteNetlinkMessage::NewAddress(message) = reply else { continue };
+            let addresses = message.attributes.iter().filter_map(|attribute| match attribute {
                 // IPv6 has the second alone, which of an IPv4 address is the other end of a point-to-point link.
-                AddressAttribute::Local(ip) => *ip == address,
-                AddressAttribute::Address(ip) => address.is_ipv6() && *ip == address,
-                _ => false,
-            })
-        };
-        Ok(found.find(has_address).map(|message| message.header.index))
+                AddressAttribute::Local(ip) => Some(*ip),
+                AddressAttribute::Address(ip) if ip.is_ipv6() => Some(*ip),
+                _ => None,
+            });
+            found.extend(addresses.map(|ip| (ip, message.header.index)));
+        }
+        Ok(found)
     }
 
     /// Adds a route if it is not there, else renews its lifetime, and returns whether it was not there.
@@ -171,6 +171,17 @@ impl HostRoute {
             }
         }
         message
+    }
+}
+
+impl fmt::Display for HostRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            HostRouteKind::Local => write!(f, "the local route to {}", self.address),
+            HostRouteKind::Announcement { metric } => {
+                write!(f, "the route to {} of metric {metric}", self.address)
+            }
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The interface of the announcements, and the routes of one address after the other.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 
 use super::AnnounceStartError;
-use super::netlink::{HostRoute, HostRouteKind};
+use super::netlink::HostRoute;
 use crate::rtnetlink::RtnetlinkSocket;
 use crate::sys::tuntap::open_shared_tun;
 
@@ -44,13 +45,16 @@ impl AnnounceRoutes {
     }
 
     /// Refuses an address that an interface has: a routing daemon may announce it by itself, or prefer it to the route.
-    pub(super) fn refuse_interface_address(
+    pub(super) fn refuse_interface_addresses(
         &mut self,
-        address: IpAddr,
+        addresses: &BTreeSet<IpAddr>,
     ) -> Result<(), AnnounceStartError> {
-        let found = self.netlink.interface_of_address(address);
-        match found.map_err(AnnounceStartError::wrap_io("list the addresses"))? {
-            Some(interface) => Err(AnnounceStartError::AddressOfInterface { address, interface }),
+        let present = self.netlink.interface_addresses();
+        let present = present.map_err(AnnounceStartError::wrap_io("list the addresses"))?;
+        match present.into_iter().find(|(address, _)| addresses.contains(address)) {
+            Some((address, interface)) => {
+                Err(AnnounceStartError::AddressOfInterface { address, interface })
+            }
             None => Ok(()),
         }
     }
@@ -90,17 +94,6 @@ impl AnnounceRoutes {
     pub(super) fn remove(&mut self, route: HostRoute) -> Result<(), RouteError> {
         let removed = self.netlink.delete_route(route, self.index);
         removed.map_err(|source| RouteError { operation: format!("remove {route}"), source })
-    }
-}
-
-impl std::fmt::Display for HostRoute {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.kind {
-            HostRouteKind::Local => write!(f, "the local route to {}", self.address),
-            HostRouteKind::Announcement { metric } => {
-                write!(f, "the route to {} of metric {metric}", self.address)
-            }
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::*;
 
 #[path = "../../tests/common/namespaces.rs"]
-pub(crate) mod namespaces;
+mod namespaces;
 
 const V4: &str = "203.0.113.10";
 const V6: &str = "2001:db8::10";

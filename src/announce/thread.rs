@@ -159,9 +159,7 @@ impl AnnounceThread {
         config: AnnouncerConfig,
         now: Instant,
     ) -> Result<(), AnnounceStartError> {
-        for address in &config.addresses {
-            self.routes.refuse_interface_address(*address)?;
-        }
+        self.routes.refuse_interface_addresses(&config.addresses)?;
         let protocol = std::mem::replace(&mut self.config, config).route_protocol;
         if protocol != self.config.route_protocol {
             // Those with the old number would be somebody else's.

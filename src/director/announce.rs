@@ -91,10 +91,12 @@ impl AnnounceSlot {
             }
         };
         let events = announcer.events();
+        if let Err(error) = announcer.set_mode(running.mode) {
+            tracing::error!("[announce]: the mode {} may not be set: {error}", running.mode);
+        }
         let mut slot = lock(&self.0);
         // Unless it was stopped meanwhile.
         let current = slot.as_mut().filter(|it| Arc::ptr_eq(&it.announcer, &running.announcer))?;
-        let _ = announcer.set_mode(current.mode);
         current.announcer = announcer;
         Some(events)
     }
@@ -112,24 +114,23 @@ pub(super) struct AnnounceDriver {
 
 /// An announcer that announces nothing yet. Dropped, it ends, and leaves the routes of a predecessor.
 #[derive(Debug)]
-pub(super) struct PreparedAnnouncer {
-    announcer: Arc<Announcer>,
-    config: AnnouncerConfig,
-}
+pub(super) struct PreparedAnnouncer(Option<RunningAnnouncer>);
 
 impl PreparedAnnouncer {
     /// Starts an announcer without health.
     pub(super) fn start(config: &AnnounceConfig, drain: Duration) -> Result<Self, DirectorError> {
         let config = config.announcer(drain);
-        Ok(Self { announcer: Arc::new(Announcer::start(config.clone())?), config })
+        let announcer = Arc::new(Announcer::start(config.clone())?);
+        let mode = AnnounceMode::default();
+        Ok(Self(Some(RunningAnnouncer { announcer, config, mode })))
     }
 }
 
 impl Drop for PreparedAnnouncer {
     fn drop(&mut self) {
         // Unless a driver has it.
-        if Arc::strong_count(&self.announcer) == 1 {
-            self.announcer.leave();
+        if let Some(running) = &self.0 {
+            running.announcer.leave();
         }
     }
 }
@@ -138,19 +139,19 @@ impl AnnounceDriver {
     /// Makes a prepared announcer follow the health of the services. With a predecessor the routes are that one's until
     /// [`take_over`](Self::take_over).
     pub(super) fn start(
-        prepared: &PreparedAnnouncer,
+        mut prepared: PreparedAnnouncer,
         withdraw_delay: Duration,
         has_predecessor: bool,
         slot: &AnnounceSlot,
         (registry, supervisor): (&ServiceRegistry, &TaskSupervisor),
     ) -> Self {
         supervisor.register(ANNOUNCE_TASK);
-        let running = RunningAnnouncer {
-            announcer: Arc::clone(&prepared.announcer),
-            config: prepared.config.clone(),
-            mode: AnnounceMode::default(),
-        };
-        *lock(&slot.0) = Some(running);
+        let running = prepared.0.take();
+        if let Some(running) = &running {
+            // The predecessor decides until this director serves in its place.
+            running.announcer.pause(has_predecessor);
+        }
+        *lock(&slot.0) = running;
         let (followed, registry) = (slot.clone(), registry.clone());
         let counted = supervisor.clone();
         let following = supervisor.spawn("announced health", move || {
@@ -158,8 +159,6 @@ impl AnnounceDriver {
                 (followed.clone(), registry.clone(), counted.clone());
             HealthFollower::new(slot, registry, supervisor).run()
         });
-        // The predecessor decides until this director serves in its place.
-        prepared.announcer.pause(has_predecessor);
         let slot = slot.clone();
         Self { slot, shares_routes: has_predecessor, withdraw_delay, _following: following }
     }
@@ -202,8 +201,7 @@ impl AnnounceDriver {
     }
 
     /// Withdraws all addresses, which serve on, and waits until routers have turned to other directors, or until
-    /// `cancelled` is ready. Without an announcement there is no wait.
-    /// Returns whether `cancelled` was ready.
+    /// `cancelled` is ready; returns whether it was. Without an announcement there is no wait.
     pub(super) async fn withdraw(&self, cancelled: impl Future<Output = ()>) -> bool {
         let Some(running) = self.slot.running().filter(|_| !self.shares_routes) else {
             return false;
@@ -324,8 +322,8 @@ impl HealthFollower {
 
     /// Starts an announcer again that has ended by itself; `None` if it was stopped.
     async fn restart_announcer(&mut self) -> Option<AnnounceEvents> {
-        let mut last_error = String::new();
         self.slot.running()?;
+        let mut last_error = String::new();
         self.supervisor.record_panic(ANNOUNCE_TASK, "its thread has ended");
         loop {
             self.slot.running()?;

@@ -211,6 +211,8 @@ mod state_changes;
 mod status;
 mod supervisor;
 mod sync;
+#[cfg(test)]
+mod testing;
 mod time;
 mod vrrp;
 

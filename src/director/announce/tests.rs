@@ -1,38 +1,18 @@
 //! A director that announces, in a network namespace of the test; they need root.
 
 use std::process::Command;
-use std::thread;
-
-use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 use crate::announce::AnnouncementState;
-use crate::announce::tests::namespaces;
 use crate::backend::BackendAdminState;
 use crate::director::config::DirectorConfig;
 use crate::director::handle::Director;
 use crate::director::overrides::ServerChange;
+use crate::director::testing::{run_in_namespace, until};
 
+const LOOPBACK_UP: [&str; 1] = ["link set lo up"];
 const ADDRESS: &str = "203.0.113.10";
 const OTHER: &str = "203.0.113.11";
-
-/// Runs a test on a runtime in a namespace of its own.
-fn run_in_namespace(test: impl AsyncFnOnce() + Send) {
-    if !namespaces::can_run(&["ip"]) {
-        return;
-    }
-    thread::scope(|scope| {
-        let run = scope.spawn(|| {
-            // For this thread, and those that it starts.
-            unshare(CloneFlags::CLONE_NEWNET).expect("as root");
-            let status = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-            assert!(status.expect("`ip`").success());
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(test());
-        });
-        run.join().expect("the test passes");
-    });
-}
 
 /// Returns a configuration of these addresses, and a service at each.
 fn config(addresses: &[&str]) -> DirectorConfig {
@@ -56,19 +36,9 @@ fn states(director: &Director) -> Vec<(String, AnnouncementState)> {
     addresses.map(|address| (address.address.to_string(), address.state)).collect()
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what}: not within 20 s");
-}
-
 #[test]
 fn a_reload_changes_the_addresses_and_ends_the_announcements() {
-    run_in_namespace(async || {
+    run_in_namespace(&LOOPBACK_UP, async || {
         let announced = |address: &str| (address.to_owned(), AnnouncementState::Announced);
         let director = Director::start(config(&[ADDRESS])).await.expect("it starts");
         until("it is announced", || states(&director) == [announced(ADDRESS)]).await;
@@ -104,7 +74,7 @@ fn a_reload_changes_the_addresses_and_ends_the_announcements() {
 
 #[test]
 fn announcements_whose_thread_panics_are_counted_and_start_again_with_their_mode() {
-    run_in_namespace(async || {
+    run_in_namespace(&LOOPBACK_UP, async || {
         let director = Director::start(config(&[ADDRESS])).await.expect("it starts");
         director.set_announce_mode(AnnounceMode::Drain).expect("there are some");
         let draining = [(ADDRESS.to_owned(), AnnouncementState::Draining)];
@@ -126,7 +96,7 @@ fn services_without_a_listener_count_where_clients_are_led_to_them() {
          tcp.server_names = {{ \"shop.example\" = \"shop\" }}\n\
          [[service]]\nname = \"shop\"\n[[service.server]]\naddress = \"127.0.0.1:9\"\n"
     );
-    run_in_namespace(async || {
+    run_in_namespace(&LOOPBACK_UP, async || {
         let config = DirectorConfig::parse(&text).expect("sound");
         let director = Director::start(config).await.expect("it starts");
         let state = |state| vec![(ADDRESS.to_owned(), state)];
@@ -140,7 +110,7 @@ fn services_without_a_listener_count_where_clients_are_led_to_them() {
 
 #[test]
 fn a_stop_that_is_cancelled_while_it_serves_on_ends_at_once() {
-    run_in_namespace(async || {
+    run_in_namespace(&LOOPBACK_UP, async || {
         let text = format!(
             "[announce]\naddresses = [\"{ADDRESS}\"]\nwithdraw_delay = \"1h\"\n\
              [[service]]\nname = \"s0\"\nlisten = \"{ADDRESS}:80\"\n\

@@ -12,7 +12,7 @@ use super::service::ServiceConfig;
 use super::table::config_table;
 use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
 use super::vrrp::VrrpConfig;
-use crate::announce::{AnnounceStartError, AnnouncerConfig, WithoutQuorum};
+use crate::announce::{AnnounceStartError, AnnouncerConfig, MAX_ANNOUNCE_DELAY, WithoutQuorum};
 
 config_table! {
 /// A builder of an [`AnnounceConfig`].
@@ -66,8 +66,6 @@ pub enum WithoutQuorumConfig {
     Withdraw,
 }
 
-/// As long as the announcer allows.
-const MAX_REMOVAL_DELAY: Duration = Duration::from_secs(86_400);
 const DEFAULT_WITHDRAW_DELAY: Duration = Duration::from_secs(5);
 
 impl AnnounceConfig {
@@ -146,7 +144,7 @@ impl AnnounceConfig {
     /// Returns the configuration of the announcer; addresses that another configuration removes are served on for
     /// `drain_timeout`, and for a day at most.
     pub(crate) fn announcer(&self, drain_timeout: Duration) -> AnnouncerConfig {
-        let config = AnnouncerConfig::new().removal_delay(drain_timeout.min(MAX_REMOVAL_DELAY));
+        let config = AnnouncerConfig::new().removal_delay(drain_timeout.min(MAX_ANNOUNCE_DELAY));
         let config = self.addresses.iter().copied().fold(config, AnnouncerConfig::address);
         let config = apply_if_some(config, self.metric, AnnouncerConfig::metric);
         let config = apply_if_some(config, self.drain_metric, AnnouncerConfig::drain_metric);

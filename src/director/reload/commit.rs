@@ -128,7 +128,7 @@ impl RunningParts {
                 let (slot, delay) = (&self.announce_slot, announce.withdraw_delay());
                 let parts = (&self.registry, &self.supervisor);
                 self.announce = announcer.map(|prepared| {
-                    AnnounceDriver::start(&prepared, delay, has_predecessor, slot, parts)
+                    AnnounceDriver::start(prepared, delay, has_predecessor, slot, parts)
                 });
                 Ok(())
             }

@@ -1,38 +1,19 @@
 //! Faults of the election's threads, in a network namespace of the test; they need root.
 
 use std::process::Command;
-use std::thread;
-
-use nix::sched::{CloneFlags, unshare};
 
 use super::*;
-use crate::announce::tests::namespaces;
 use crate::director::config::DirectorConfig;
 use crate::director::handle::Director;
+use crate::director::testing::{run_in_namespace, until};
 
-/// Runs a test on a runtime in a namespace that has the link `v`, with the address 10.88.0.1.
-fn run_in_namespace(test: impl AsyncFnOnce() + Send) {
-    if !namespaces::can_run(&["ip"]) {
-        return;
-    }
-    let ip = |words: &str| {
-        let status = Command::new("ip").args(words.split(' ')).status().expect("`ip`");
-        assert!(status.success(), "ip {words}");
-    };
-    thread::scope(|scope| {
-        let run = scope.spawn(|| {
-            // For this thread, and those that it starts.
-            unshare(CloneFlags::CLONE_NEWNET).expect("as root");
-            ip("link add v type veth peer name w");
-            ip("addr add 10.88.0.1/24 dev v");
-            ip("link set v up");
-            ip("link set w up");
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(test());
-        });
-        run.join().expect("the test passes");
-    });
-}
+/// A link `v` with the address 10.88.0.1.
+const LINK: [&str; 4] = [
+    "link add v type veth peer name w",
+    "addr add 10.88.0.1/24 dev v",
+    "link set v up",
+    "link set w up",
+];
 
 fn config() -> DirectorConfig {
     let text = "[vrrp]\ninterface = \"v\"\nvirtual_router_id = 51\naddresses = [\"10.88.0.9/24\"]\n\
@@ -40,19 +21,9 @@ fn config() -> DirectorConfig {
     DirectorConfig::parse(text).expect("sound")
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what}: not within 20 s");
-}
-
 #[test]
 fn an_election_whose_thread_panics_is_counted_and_starts_again() {
-    run_in_namespace(async || {
+    run_in_namespace(&LINK, async || {
         let director = Director::start(config()).await.expect("it starts");
         let restarts = || director.status().task_restarts[ELECTION_TASK];
         let is_active = || director.status().active;
@@ -71,7 +42,7 @@ fn an_election_whose_thread_panics_is_counted_and_starts_again() {
 
 #[test]
 fn an_election_that_cannot_start_again_is_tried_until_it_can() {
-    run_in_namespace(async || {
+    run_in_namespace(&LINK, async || {
         let director = Director::start(config()).await.expect("it starts");
         until("active", || director.status().active).await;
         let ip = |words: &str| Command::new("ip").args(words.split(' ')).status().expect("`ip`");
